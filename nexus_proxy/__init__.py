@@ -1,0 +1,1 @@
+"""A metered, OpenAI-compatible front door for Chinese AI models."""

@@ -1,0 +1,69 @@
+"""How a request ends: what is charged, and why.
+
+Strategy: a pure decision. The exchange says what it saw and how it ended; this module says what the ledger posts.
+The charge is exact where the provider reported usage, an estimate (never above the hold) where it did not, and
+nothing where the provider began no answer.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nexus_proxy.core.pricing import Price
+from nexus_proxy.core.usage import Usage
+
+ESTIMATOR_VERSION = 1
+
+
+class EndState(StrEnum):
+    """How the exchange ended."""
+
+    COMPLETE = "complete"
+    CLIENT_GONE = "client_gone"
+    UPSTREAM_CUT = "upstream_cut"
+    UPSTREAM_ERROR = "upstream_error"
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+
+
+class UsageSource(StrEnum):
+    """Where the counts of a charge come from."""
+
+    REPORTED = "reported"  # the provider's usage, of a complete answer that the client was there for
+    DRAINED = "drained"  # the provider's usage, read to the end after the client had left
+    CUMULATIVE = "cumulative"  # the last usage seen in an answer that was cut
+    ESTIMATED = "estimated"  # counted from bytes
+    RECOVERED = "recovered"  # the last journaled progress of a process that died
+    NONE = "none"  # nothing was charged
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the exchange saw. `usage` is None where the provider reported none."""
+
+    end_state: EndState
+    began: bool  # an answer began: at least one byte of a completion came
+    complete: bool  # `[DONE]` came, or every choice finished and the body ended as its framing says
+    usage: Usage | None
+    prompt_estimate: int  # tokens: ceil(text bytes / 4) plus media allowances
+    output_bytes: int  # bytes of content, reasoning and tool arguments seen
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be posted. `charge_nano` 0 with source NONE voids the hold."""
+
+    end_state: EndState
+    usage_source: UsageSource
+    usage: Usage | None
+    charge_nano: int
+    cost_nano: int  # nano-units of the price's cost currency
+
+
+def estimate(prompt_estimate: int, output_bytes: int) -> Usage:
+    """Return the counts that are charged where the provider reported none: four bytes a token, no cache discount."""
+    raise NotImplementedError
+
+
+def decide(ending: Ending, price: Price, hold_nano: int) -> Verdict:
+    """Return what an exchange that ended like this is charged. An estimate is capped at the hold; a report is not."""
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Who owns what: accounts, keys, holds, charges. Durable, append-only, provable."""

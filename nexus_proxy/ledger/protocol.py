@@ -1,0 +1,328 @@
+"""What a ledger does, whichever database is behind it.
+
+Strategy: everything that changes money is an operation, a frozen record; a store applies a batch of them in one
+durable transaction and returns one outcome each. An outcome is a type, not a bool. No database type is in here.
+Amounts are nano-units of the deployment's currency, times are milliseconds since 1970-01-01 UTC.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from nexus_proxy.core.plan import Plan
+from nexus_proxy.core.pricing import PriceVersion
+from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.core.usage import Usage
+
+# --- operations of a request --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Set money aside for one request, and open its row."""
+
+    request_id: str
+    account_id: int
+    key_id: int
+    model: str
+    provider: str
+    upstream_model: str
+    streamed: bool
+    price_id: str
+    hold_nano: int
+    input_bound: int  # tokens
+    output_bound: int  # tokens, over all choices
+    opened_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an open request would be charged if this process died now."""
+
+    request_id: str
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """End a hold: post the charge (0 with source `none` is a void) and close the row."""
+
+    request_id: str
+    end_state: EndState
+    usage_source: UsageSource
+    usage: Usage | None
+    charge_nano: int  # exact; may exceed the hold
+    cost_nano: int  # of the price's cost currency
+    status: int  # the HTTP status that the client got, 499 if it had left
+    closed_ms: int
+    first_byte_ms: int | None = None
+    duration_ms: int | None = None
+    flags: str = ""  # words separated by a space, such as `unknown_upstream_cost`, `clamped_usage`
+    estimator: int | None = None  # version, where the source is an estimate
+
+
+# --- operations of admins -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAccount:
+    """Open an account. `plan` None lets the ladder decide."""
+
+    name: str
+    at_ms: int
+    plan: str | None = None
+    overdraft_nano: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetAccount:
+    """Change what is given; None leaves as it is. `plan` "" goes back to the ladder."""
+
+    name: str
+    at_ms: int
+    plan: str | None = None
+    overdraft_nano: int | None = None
+    suspended: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateKey:
+    """Add a key to an account. Only the hash is stored."""
+
+    account: str
+    key_hash: bytes  # SHA-256
+    hint: str  # the key's last four characters
+    at_ms: int
+    name: str = ""
+    models: tuple[str, ...] | None = None  # None allows all
+    rpm: int | None = None
+    expires_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey:
+    """End a key, by its id. Revoking twice is no error."""
+
+    key_id: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Pay in. The same `external_id` is applied once; with another account or amount it is refused."""
+
+    account: str
+    amount_nano: int
+    at_ms: int
+    external_id: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclarePrices:
+    """Record price versions that may be used from now on; known ids are left as they are."""
+
+    prices: tuple[PriceVersion, ...]
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeclarePlans:
+    """Replace the plans that the views show."""
+
+    plans: tuple[Plan, ...]
+
+
+Operation = (
+    Hold
+    | Progress
+    | Settle
+    | CreateAccount
+    | SetAccount
+    | CreateKey
+    | RevokeKey
+    | TopUp
+    | DeclarePrices
+    | DeclarePlans
+)
+
+# --- outcomes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The hold is durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The account cannot carry the hold. `balance_nano` includes the overdraft, `available_nano` is it less holds."""
+
+    required_nano: int
+    balance_nano: int
+    available_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The account is suspended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The hold ended now. `charged_nano` is what the account paid, `overrun_nano` what it could not."""
+
+    account_id: int
+    charged_nano: int
+    overrun_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadySettled:
+    """The hold had ended before, or never was; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing to report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """An admin's operation that cannot be done."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as it stands. `plan` None: the ladder decides."""
+
+    account_id: int
+    name: str
+    plan: str | None
+    suspended: bool
+    overdraft_nano: int
+    balance_nano: int
+    held_nano: int
+    paid_nano: int
+    spent_nano: int
+    created_ms: int
+    last_entry_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key as it stands, without the key."""
+
+    key_id: int
+    account_id: int
+    account: str
+    name: str
+    key_hash: bytes
+    hint: str
+    models: tuple[str, ...] | None
+    rpm: int | None
+    created_ms: int
+    expires_ms: int | None
+    revoked_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToppedUp:
+    """The money is there. `applied` False: it already was, under the same external id."""
+
+    entry_id: int
+    applied: bool
+    account: AccountRow
+
+
+Outcome = (
+    Held | Short | Suspended | Settled | AlreadySettled | Done | Denied | AccountRow | KeyRow | ToppedUp
+)
+
+# --- what is read -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RecentRequest:
+    """A request that was opened within the last minute, to seed the limiter's windows."""
+
+    account_id: int
+    key_id: int
+    opened_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageLine:
+    """One line of a usage report."""
+
+    label: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    charge_nano: int
+
+
+UsageBy = Literal["day", "key", "model", "account"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that `verify` found wrong, for a person."""
+
+    check: str
+    detail: str
+
+
+class Store(Protocol):
+    """One database. Called from one thread only; blocking."""
+
+    def open(self) -> None:
+        """Open or create, migrate, take the run id. LedgerError if that cannot be."""
+
+    def recover(self, now_ms: int) -> int:
+        """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
+
+    def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
+        """Apply in order, in one durable transaction, and return one outcome each. All or nothing on an exception.
+
+        StoreBusy: nothing happened, another try may succeed. StoreBroken: the database can no longer be trusted.
+        """
+
+    def close(self) -> None:
+        """Release everything."""
+
+
+class StoreBusy(Exception):
+    """The store cannot commit now (locked, disk full); nothing was changed."""
+
+
+class StoreBroken(Exception):
+    """The store failed in a way after which nothing it says can be relied on; the process must end."""
+
+
+class Reader(Protocol):
+    """Reads beside the writer. Sees everything that was committed before the call."""
+
+    async def account(self, account_id: int) -> AccountRow | None: ...
+
+    async def accounts(self) -> list[AccountRow]: ...
+
+    async def keys(self, account: str | None = None) -> list[KeyRow]: ...
+
+    async def request(self, request_id: str) -> dict[str, Any] | None:
+        """Return the row of the view `usage`, by column name."""
+
+    async def recent(self, since_ms: int) -> list[RecentRequest]:
+        """Requests opened at or after `since_ms`, oldest first."""
+
+    async def usage(self, by: UsageBy, since_ms: int | None) -> list[UsageLine]:
+        """Closed requests summed up; days and ids in ascending order."""
+
+    async def ping(self) -> None:
+        """Raise if the ledger cannot be read."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,1 @@
+"""How many requests an account and a key may start in a minute."""
