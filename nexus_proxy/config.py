@@ -4,15 +4,29 @@ Strategy: the file's shape is checked as a whole and every mistake is named by i
 (catalogue merged, prices converted, secrets read) and never changes.
 """
 
+import json
+import re
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from nexus_proxy import config_file
+from nexus_proxy.catalogue import Catalogue, Listing, load_catalogue
+from nexus_proxy.config_file import File, Mistakes
+from nexus_proxy.core.addresses import check_base_url
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.model import Model
+from nexus_proxy.core.money import parse_nano
 from nexus_proxy.core.plan import Plan
-from nexus_proxy.core.pricing import PriceVersion
+from nexus_proxy.core.pricelist import TOKENS_MAX, ListPrice, build_tariff
+from nexus_proxy.core.pricing import PriceVersion, Tariff
+from nexus_proxy.errors import ConfigError
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_DEFAULT_OUTPUT = 4096  # tokens, where the model's entry declares no larger one
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,7 @@ class Provider:
 
     name: str
     base_url: str  # no trailing slash; the chat path is appended
-    api_key: str  # secret: never in a repr, a log or an answer
+    api_key: str = field(repr=False)  # secret: never in a log or an answer; empty where the server wants none
     dialect: Dialect
     allow_private: bool
     on_disconnect: Literal["drain", "cancel"]
@@ -91,4 +105,276 @@ class Config:
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """Read, check and resolve. None is the default: no file, nothing switched on. ConfigError names every mistake."""
-    raise NotImplementedError
+    if path is None:
+        return resolve({}, Path.cwd(), environ)
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        return resolve(document, path.resolve().parent, environ)
+    except ConfigError as error:
+        raise ConfigError(f"{path}:\n{error}") from None
+
+
+def resolve(document: dict[str, Any], folder: Path, environ: Mapping[str, str]) -> Config:
+    """Check and resolve a parsed file. Relative paths stand in `folder`. ConfigError has a line for each mistake."""
+    file, mistakes = config_file.check_shape(document)
+    config = _Resolver(file, mistakes, folder, environ, load_catalogue()).config()
+    if mistakes:
+        raise ConfigError("\n".join(f"{_dotted(where)}: {what}" for where, what in sorted(mistakes.items())))
+    return config
+
+
+def _dotted(where: tuple[str, ...]) -> str:
+    return ".".join(part if _BARE_KEY.fullmatch(part) else json.dumps(part) for part in where)
+
+
+def _address(text: str) -> Address:
+    host, _, port = text.rpartition(":")
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+class _Resolver:
+    """Turns one file into a Config and notes down every mistake on the way.
+
+    What is wrong is left out, and what hangs on something that was left out is passed over: one mistake, one line.
+    """
+
+    def __init__(
+        self, file: File, mistakes: Mistakes, folder: Path, environ: Mapping[str, str], catalogue: Catalogue
+    ) -> None:
+        self.file, self.folder, self.environ, self.catalogue = file, folder, environ, catalogue
+        self.mistakes = mistakes
+        self.broken = {where[:depth] for where in mistakes for depth in (1, 2)}  # sections and tables left out
+        self.prices: list[PriceVersion] = []
+
+    def wrong(self, what: str, *where: str) -> None:
+        self.mistakes.setdefault(where, what)
+
+    def config(self) -> Config:
+        server, plans = self.server(), self.plans()
+        providers = {}
+        for name, entry in self.file.providers.items():
+            before = len(self.mistakes)
+            provider = self.provider(name, entry)
+            if provider is not None and len(self.mistakes) == before:
+                providers[name] = provider
+        ledger_path = self.folder / self.file.ledger.url.removeprefix("sqlite:")
+        models = self.models(providers)
+        return Config(server, ledger_path, self.file.billing.currency, plans, providers, models, tuple(self.prices))
+
+    def server(self) -> Server:
+        given = self.file.server
+        if given.limits.bodies_bytes < given.limits.body_bytes:
+            self.wrong("expected at least server.limits.body_bytes", "server", "limits", "bodies_bytes")
+        listen, admin_listen = _address(given.listen), _address(given.admin_listen)
+        if listen == admin_listen and listen.port:
+            self.wrong("expected another address than server.listen", "server", "admin_listen")
+        return Server(
+            listen, admin_listen, Timeouts(**given.timeouts.model_dump()), Limits(**given.limits.model_dump())
+        )
+
+    def plans(self) -> dict[str, Plan]:
+        plans = {
+            name: Plan(name, entry.rpm, entry.rung, parse_nano(entry.min_paid), parse_nano(entry.min_spent))
+            for name, entry in self.file.plans.items()
+        }
+        for plan in plans.values():
+            if not plan.rung and plan.rank != (0, 0):
+                self.wrong("expected rung = true beside min_paid or min_spent", "plans", plan.name)
+        if ("plans",) in self.broken:
+            return plans  # a rung may be missing because of its mistake
+        ladder = sorted((plan for plan in plans.values() if plan.rung), key=lambda plan: plan.rank)
+        entries = [plan.name for plan in ladder if plan.rank == (0, 0)]
+        if len(entries) != 1:
+            found = " and ".join(entries) or "none"
+            self.wrong(f"expected exactly one rung without a threshold, the entry plan; found {found}", "plans")
+        for below, above in pairwise(ladder):
+            if below.rank == above.rank != (0, 0):
+                self.wrong(f"expected other thresholds than those of {below.name}", "plans", above.name)
+            if above.rpm < below.rpm:
+                self.wrong(f"expected at least {below.rpm}, as {below.name} below it", "plans", above.name, "rpm")
+        return plans
+
+    # --- providers ------------------------------------------------------------------------------------------------
+
+    def provider(self, name: str, entry: config_file.Provider) -> Provider | None:
+        known = self.catalogue.providers.get(name)
+        dialect = known.dialect if known else self.catalogue.dialects.get(entry.dialect or "")
+        base_url = entry.base_url or (known.base_url if known else None)
+        if known is not None and entry.dialect not in (None, known.dialect.name):
+            self.wrong(f"expected {known.dialect.name}, or nothing", "providers", name, "dialect")
+        if dialect is None:
+            self.wrong(f"expected one of {', '.join(self.catalogue.dialects)}", "providers", name, "dialect")
+        if base_url is None:
+            self.wrong("missing, and the provider is not in the catalogue", "providers", name, "base_url")
+        if dialect is None or base_url is None:
+            return None
+        if entry.ask_usage is not None:
+            dialect = replace(dialect, ask_usage=entry.ask_usage)
+        try:
+            base_url = check_base_url(base_url, allow_private=entry.allow_private)
+        except ValueError as error:
+            self.wrong(str(error), "providers", name, "base_url")
+        ca_file = self.folder / entry.ca_file if entry.ca_file else None
+        if ca_file is not None and not ca_file.is_file():
+            self.wrong(f"no such file: {ca_file}", "providers", name, "ca_file")
+        return Provider(
+            name=name,
+            base_url=base_url,
+            api_key=self.api_key(name, entry, needed=known is not None),
+            dialect=dialect,
+            allow_private=entry.allow_private,
+            on_disconnect=entry.on_disconnect,
+            in_flight_max=entry.in_flight_max,
+            retry_stale=entry.retry_stale,
+            ca_file=ca_file,
+        )
+
+    def api_key(self, name: str, entry: config_file.Provider, *, needed: bool) -> str:
+        """Read the secret. What is wrong with it is said without quoting it."""
+        if entry.api_key_env is not None and entry.api_key_file is not None:
+            self.wrong("expected either api_key_env or api_key_file", "providers", name)
+            return ""
+        if entry.api_key_env is not None:
+            key, value = "api_key_env", self.environ.get(entry.api_key_env)
+            if value is None:
+                self.wrong(f"the environment has no variable {entry.api_key_env}", "providers", name, key)
+                return ""
+        elif entry.api_key_file is not None:
+            key = "api_key_file"
+            try:
+                value = (self.folder / entry.api_key_file).read_text("utf-8")
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "not text"
+                self.wrong(f"cannot be read: {reason}", "providers", name, key)
+                return ""
+        else:
+            if needed:
+                self.wrong("expected api_key_env or api_key_file", "providers", name)
+            return ""
+        secret = value.strip()
+        if not secret:
+            self.wrong("the secret is empty", "providers", name, key)
+        elif not (secret.isascii() and secret.isprintable()) or " " in secret:
+            self.wrong("the secret has characters that no header can carry", "providers", name, key)
+        return secret
+
+    def list_currency(self, name: str) -> str | None:
+        """The currency in which a known provider bills this deployment; None where that is not decided."""
+        currencies = self.catalogue.providers[name].currencies
+        entry = self.file.providers.get(name)
+        chosen = entry.currency if entry is not None else None
+        if chosen is None and self.file.billing.currency in currencies:
+            return self.file.billing.currency
+        if chosen is None and len(currencies) == 1:
+            return next(iter(currencies))
+        if chosen not in currencies:
+            if entry is not None:
+                self.wrong(f"expected one of {', '.join(sorted(currencies))}", "providers", name, "currency")
+            return None
+        return chosen
+
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def models(self, providers: Mapping[str, Provider]) -> dict[str, Model]:
+        named = {where[1] for where in self.broken if where[0] == "providers" and len(where) == 2}
+        switched_on = [name for name in self.catalogue.providers if name in self.file.providers or name in named]
+        currency = {name: self.list_currency(name) for name in switched_on}
+        servers: dict[str, list[str]] = {}  # public id → the providers that serve it
+        for name in switched_on:
+            known = self.catalogue.providers[name]
+            for public_id, upstream in known.public_ids.items():
+                listing = known.listings[upstream]
+                if currency[name] is None or currency[name] in listing.prices:
+                    asked_for = public_id in self.file.models
+                    if asked_for or not listing.disabled:
+                        servers.setdefault(public_id, []).append(name)
+        models = {}
+        for public_id in [*servers, *(public_id for public_id in self.file.models if public_id not in servers)]:
+            entry = self.file.models.get(public_id, config_file.Model())
+            if not entry.enabled or ("models", public_id) in self.broken:
+                continue
+            name = self.choose(public_id, entry, servers.get(public_id, []), named)
+            if name in providers and currency.get(name, "") is not None:
+                model = self.model(public_id, entry, name, providers[name].dialect, currency.get(name))
+                if model is not None:
+                    models[public_id] = model
+        return models
+
+    def choose(self, public_id: str, entry: config_file.Model, servers: list[str], broken: set[str]) -> str:
+        """Return the provider of a model, or the empty text and a mistake."""
+        if entry.provider is not None:
+            if entry.provider in self.file.providers or entry.provider in broken:
+                return entry.provider
+            self.wrong("expected a provider that is switched on in this file", "models", public_id, "provider")
+        elif len(servers) > 1:
+            both = " and ".join(servers)
+            self.wrong(f"{both} both serve it; expected provider = one of them", "models", public_id)
+        elif not servers:
+            self.wrong("missing, and no provider that is switched on has the model", "models", public_id, "provider")
+        else:
+            return servers[0]
+        return ""
+
+    def model(
+        self, public_id: str, entry: config_file.Model, name: str, dialect: Dialect, currency: str | None
+    ) -> Model | None:
+        known = self.catalogue.providers.get(name)
+        upstream = entry.upstream or (known.public_ids.get(public_id) if known else None) or public_id
+        listing = known.listings.get(upstream) if known else None
+        facts: dict[str, Any] = {"created": 0, **(listing.facts if listing else {})}
+        default_output = min(facts.get("default_output", _DEFAULT_OUTPUT), entry.max_output or TOKENS_MAX)
+        facts |= entry.model_dump(exclude_none=True, exclude={"enabled", "provider", "upstream", "price"})
+        missing = [key for key in ("context", "max_output") if key not in facts]
+        for key in missing:
+            self.wrong("missing, and the model is not in the catalogue", "models", public_id, key)
+        if not missing:
+            facts["default_output"] = entry.default_output or min(default_output, facts["max_output"])
+            if facts["max_output"] > facts["context"]:
+                self.wrong(f"expected at most the context, {facts['context']}", "models", public_id, "max_output")
+            if facts["default_output"] > facts["max_output"]:
+                self.wrong(f"expected at most {facts['max_output']}", "models", public_id, "default_output")
+            if not facts.get("limit_covers_thinking", True) and not facts.get("thinking_max"):
+                self.wrong("expected a bound, the limit does not cover thinking", "models", public_id, "thinking_max")
+        facts["allowed_parameters"] = frozenset(facts.get("allowed_parameters", ()))
+        tariff = self.tariff(public_id, entry, name, listing, currency)
+        if tariff is None or missing:
+            return None
+        return Model(id=public_id, provider=name, upstream=upstream, dialect=dialect, tariff=tariff, **facts)
+
+    def tariff(
+        self, public_id: str, entry: config_file.Model, name: str, listing: Listing | None, currency: str | None
+    ) -> Tariff | None:
+        billing = self.file.billing
+        schedule = None
+        if entry.price is not None:
+            own = self.file.providers[name].currency or billing.currency
+            listed = entry.price.model_dump(exclude_none=True, exclude={"currency"})
+            price = ListPrice(entry.price.currency or own, listed, {"source": "configuration"})
+        elif listing is not None and currency is not None and currency in listing.prices:
+            price, schedule = listing.prices[currency], self.catalogue.providers[name].schedule
+        else:
+            self.wrong("missing, and the catalogue has none: it cannot be served", "models", public_id, "price")
+            return None
+        fx = "1" if price.currency == billing.currency else billing.fx.get(price.currency)
+        if fx is None:
+            if ("billing",) not in self.broken:
+                self.wrong(f"missing: {name} prices {public_id} in it", "billing", "fx", price.currency)
+            return None
+        try:
+            tariff, versions = build_tariff(
+                price,
+                model=public_id,
+                provider=name,
+                currency=billing.currency,
+                fx=fx,
+                markup=billing.markup,
+                schedule=schedule,
+            )
+        except ValueError as error:
+            self.wrong(str(error), "models", public_id, "price")
+            return None
+        self.prices.extend(versions)
+        return tariff

@@ -21,13 +21,16 @@ def parse_decimal(text: str, places: int) -> int:
     sign, whole, fraction = match[1], match[2], (match[3] or "").rstrip("0")
     if len(fraction) > places:
         raise ValueError(f"{text!r} has more than {places} decimal places")
-    value = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
+    value: int = int(whole) * 10**places + int(fraction.ljust(places, "0") or "0")
     return -value if sign == "-" else value
 
 
 def parse_nano(text: str) -> int:
-    """Return an amount in nano-units. ValueError if it is no plain decimal with at most 9 places."""
-    return parse_decimal(text, 9)
+    """Return an amount in nano-units. ValueError if it is no plain decimal of at most 9 places, or too large."""
+    nano = parse_decimal(text, 9)
+    if abs(nano) > AMOUNT_NANO_MAX:
+        raise ValueError(f"{text!r} is out of range")
+    return nano
 
 
 def format_nano(nano: int, places_min: int = 2) -> str:

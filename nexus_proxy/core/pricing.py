@@ -5,7 +5,6 @@ one tier, and that tier prices the whole request. A tariff chooses between price
 integers: rates are pico-units per token, one sum, one division rounded up.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,18 +128,12 @@ def bound_nano(tiers: tuple[Tier, ...], input_bound: int, output_bound: int) -> 
     `output_bound` is the sum over all choices. Looks at every tier that the bounds can reach.
     """
     dearest_input = dearest_output = 0
-    for rates in _reachable(tiers, input_bound):
+    for tier in tiers:
+        rates = tier.rates
         dearest_input = max(dearest_input, rates.input, rates.cached, rates.cache_write)
         dearest_output = max(dearest_output, rates.output, rates.thinking)
+        if (tier.input_max is None or input_bound <= tier.input_max) and (
+            tier.output_max is None or output_bound <= tier.output_max
+        ):
+            break  # whatever is within the bounds is priced by now
     return ceil_div(input_bound * dearest_input + output_bound * dearest_output, PICO_PER_NANO)
-
-
-def _reachable(tiers: tuple[Tier, ...], input_bound: int) -> Iterable[Rates]:
-    below = -1  # the largest input that an earlier tier takes whatever the output is
-    for tier in tiers:
-        if below < input_bound:
-            yield tier.rates
-        if tier.output_max is None:
-            if tier.input_max is None:
-                return
-            below = max(below, tier.input_max)

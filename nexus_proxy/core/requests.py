@@ -3,19 +3,36 @@
 Strategy: bytes in, a checked request out; then, with the model known, the body that goes upstream and the bounds that
 the hold stands on. What is priced is what is forwarded: the upstream body is written from what was parsed. The model's
 `context` bounds the input, the limit that is sent bounds the output.
+
+A byte-level tokenizer makes no more tokens than bytes, so the body's bytes bound its text. An image is bounded by the
+model's allowance, and then its payload does not count. Whatever else a prompt can refer to (video, audio, files, parts
+that we do not know) has no bound but the model's context.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from nexus_proxy.core.model import Model
+from nexus_proxy.core.parameters import check_parameters, refuse_price_changes
+from nexus_proxy.errors import InvalidJson, InvalidParameter
 
 BODY_BYTES_MAX = 10 * 1024 * 1024
+TEMPERATURE_DEFAULT = 0.7
+
+VALUES_MAX = 200_000  # of one document: what can be parsed without a pause that other requests would feel
+_UNCOUNTED_BYTES_MAX = 256 * 1024  # a document this short cannot hold enough values to matter
+
+_TEXT_PART = frozenset({"type", "text", "cache_control"})
+_IMAGE_PART = frozenset({"type", "image_url", "min_pixels", "max_pixels", "detail", "cache_control"})
+_MESSAGE_LISTS = frozenset({"tool_calls", "function_call", "reasoning_details", "annotations", "cache_control"})
+_FILE_REFERENCE = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
 
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A checked request; `body` is the parsed object, nulls of named parameters removed."""
+    """A checked request; `body` is the parsed object, nulls of top-level parameters removed."""
 
     model: str
     stream: bool
@@ -38,10 +55,137 @@ class Outgoing:
 
 
 def parse_chat(raw: bytes) -> ChatRequest:
-    """Read and check a body. InvalidJson, InvalidParameter (with `param`)."""
-    raise NotImplementedError
+    """Read and check a body. InvalidJson, InvalidParameter and UnsupportedParameter (with `param`)."""
+    if len(raw) > _UNCOUNTED_BYTES_MAX and _has_too_many_values(raw):
+        raise InvalidJson(f"The body holds more than {VALUES_MAX} values.")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(f"The body is not valid JSON: {error}.") from None
+    if type(body) is not dict:
+        raise InvalidJson("The body must be a JSON object.")
+    if None in body.values():
+        body = {name: value for name, value in body.items() if value is not None}
+    check_parameters(body)
+    stream = body.get("stream", False)
+    options = body.get("stream_options")
+    return ChatRequest(
+        model=body["model"],
+        stream=stream,
+        include_usage=options is not None and options.get("include_usage") is True,
+        n=body.get("n", 1),
+        output_limit=body.get("max_tokens", body.get("max_completion_tokens")),
+        body=body,
+    )
 
 
 def prepare(request: ChatRequest, model: Model) -> Outgoing:
-    """Write the body for the provider and bound its tokens. InvalidParameter, UnsupportedParameter."""
-    raise NotImplementedError
+    """Write the body for the provider and bound its tokens. InvalidJson, InvalidParameter, UnsupportedParameter."""
+    refuse_price_changes(request.body, model.allowed_parameters)
+    body = {**request.body, "model": model.upstream}
+    limit = _set_limit(body, request.output_limit, model)
+    if model.send_temperature and "temperature" not in body:
+        body["temperature"] = TEMPERATURE_DEFAULT
+    inject = request.stream and model.dialect.ask_usage and not request.include_usage
+    if inject:
+        body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
+    prompt = _measure(body["messages"])
+    try:
+        data = orjson.dumps(body)
+        # Providers write these into the prompt in a notation of their own, which may be longer than ours.
+        again = sum(len(orjson.dumps(body[name])) for name in ("tools", "functions", "response_format") if name in body)
+    except orjson.JSONEncodeError:  # it writes 254 levels and reads 1,024
+        raise InvalidJson("The body is nested too deep.") from None
+    bounded = prompt.others == 0 and _FILE_REFERENCE not in data
+    size = len(data) - prompt.payload_bytes + again + prompt.images * model.media_tokens + model.template_tokens
+    thinking = 0 if model.limit_covers_thinking else body.get("thinking_budget", model.thinking_max)
+    return Outgoing(
+        body=data,
+        stream=request.stream,
+        usage_injected=inject,
+        input_bound=min(model.context, size) if bounded else model.context,
+        output_bound=request.n * (limit + thinking),
+        prompt_estimate=-(-prompt.text_bytes // 4) + (prompt.images + prompt.others) * model.media_tokens,
+    )
+
+
+def _set_limit(body: dict[str, Any], limit: int | None, model: Model) -> int:
+    """Put the output limit under the name that the model's provider knows, and return it."""
+    given = "max_tokens" if "max_tokens" in body else "max_completion_tokens"
+    if limit is None:
+        limit = min(model.default_output, model.max_output)
+    elif limit > model.max_output:
+        raise InvalidParameter(
+            f"'{given}' is {limit}; the model '{model.id}' writes at most {model.max_output} tokens.", param=given
+        )
+    if given != model.limit_parameter:
+        body.pop(given, None)
+    body[model.limit_parameter] = limit
+    return limit
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """What the messages hold. `others` counts what only the model's context bounds."""
+
+    text_bytes: int = 0
+    images: int = 0
+    others: int = 0
+    payload_bytes: int = 0  # of images that came in the body; at most what they take in the upstream body
+
+
+def _measure(messages: list[dict[str, Any]]) -> _Prompt:
+    prompt = _Prompt()
+    for message in messages:
+        for key, value in message.items():
+            if type(value) is str:
+                if key != "role":
+                    prompt.text_bytes += _utf8_bytes(value)
+            elif type(value) is list and key == "content":
+                for part in value:
+                    _measure_part(prompt, part)
+            elif type(value) is list and key == "tool_calls":
+                for call in value:
+                    _measure_call(prompt, call.get("function") if type(call) is dict else None)
+            elif type(value) is dict and key == "function_call":
+                _measure_call(prompt, value)
+            elif type(value) in (list, dict) and key not in _MESSAGE_LISTS:
+                prompt.others += 1
+    return prompt
+
+
+def _measure_part(prompt: _Prompt, part: dict[str, Any]) -> None:
+    kind = part.get("type")
+    if kind in ("text", "refusal") and part.keys() <= _TEXT_PART | {kind}:
+        text = part.get(kind)
+        prompt.text_bytes += _utf8_bytes(text) if type(text) is str else 0
+    elif kind == "image_url" and part.keys() <= _IMAGE_PART:
+        prompt.images += 1
+        image = part.get("image_url")
+        url = image.get("url") if type(image) is dict else image
+        if type(url) is str and url.startswith("data:image/"):
+            prompt.payload_bytes += len(url)
+    else:
+        prompt.others += 1
+
+
+def _measure_call(prompt: _Prompt, function: Any) -> None:
+    if type(function) is dict:
+        for key in ("name", "arguments"):
+            value = function.get(key)
+            prompt.text_bytes += _utf8_bytes(value) if type(value) is str else 0
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _has_too_many_values(raw: bytes) -> bool:
+    """Count values without parsing: a million tiny ones would stop every other request while they are parsed."""
+    if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= VALUES_MAX:
+        return False
+    bare = raw.replace(b"\\\\", b"").replace(b'\\"', b"")  # now every quote begins or ends a string
+    if bare.count(b'"') > 4 * VALUES_MAX:  # a name and a text for each value
+        return True
+    outside = b"".join(bare.split(b'"')[::2])
+    return outside.count(b",") + outside.count(b"[") + outside.count(b"{") > VALUES_MAX

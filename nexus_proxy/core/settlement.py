@@ -8,10 +8,12 @@ nothing where the provider began no answer.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nexus_proxy.core.pricing import Price
+from nexus_proxy.core.money import ceil_div
+from nexus_proxy.core.pricing import Price, amount_nano
 from nexus_proxy.core.usage import Usage
 
 ESTIMATOR_VERSION = 1
+BYTES_PER_TOKEN = 4  # of the estimate
 
 
 class EndState(StrEnum):
@@ -61,9 +63,24 @@ class Verdict:
 
 def estimate(prompt_estimate: int, output_bytes: int) -> Usage:
     """Return the counts that are charged where the provider reported none: four bytes a token, no cache discount."""
-    raise NotImplementedError
+    return Usage(prompt_estimate, ceil_div(output_bytes, BYTES_PER_TOKEN))
 
 
 def decide(ending: Ending, price: Price, hold_nano: int) -> Verdict:
     """Return what an exchange that ended like this is charged. An estimate is capped at the hold; a report is not."""
-    raise NotImplementedError
+    usage = ending.usage
+    if usage is not None:
+        if not ending.complete:
+            source = UsageSource.CUMULATIVE
+        elif ending.end_state is EndState.CLIENT_GONE:
+            source = UsageSource.DRAINED
+        else:
+            source = UsageSource.REPORTED
+        charge_nano = amount_nano(price.tiers, usage)
+    elif ending.began:
+        source = UsageSource.ESTIMATED
+        usage = estimate(ending.prompt_estimate, ending.output_bytes)
+        charge_nano = min(amount_nano(price.tiers, usage), hold_nano)
+    else:
+        return Verdict(ending.end_state, UsageSource.NONE, None, 0, 0)
+    return Verdict(ending.end_state, source, usage, charge_nano, amount_nano(price.cost_tiers, usage))

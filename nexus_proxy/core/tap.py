@@ -3,34 +3,45 @@
 Strategy: bytes in, bytes out. `feed` returns what may go to the client now: everything, to the byte, except the
 terminal bytes (from the first byte of the line `data: [DONE]` on), which wait for the settlement, and the one event
 that our own `include_usage` caused. What is kept back is bounded; what is too long to parse passes unparsed.
+Which tap reads a response is decided by its content type, not by what was asked for.
 """
 
 from typing import Any, Protocol
 
 from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.jsontap import ANSWER_BYTES_MAX, JsonTap
+from nexus_proxy.core.ssetap import EVENT_BYTES_MAX, SseTap
 from nexus_proxy.core.usage import Usage
 
-EVENT_BYTES_MAX = 1 << 20  # a longer event passes unparsed
-ANSWER_BYTES_MAX = 1 << 20  # a longer unstreamed answer is no longer buffered whole
+__all__ = ["ANSWER_BYTES_MAX", "EVENT_BYTES_MAX", "JsonTap", "SseTap", "Tap", "make_tap"]
 
 
 class Tap(Protocol):
     """What every tap remembers. `SseTap` reads a stream of events, `JsonTap` one document."""
 
-    refusal: dict[str, Any] | None  # the first thing that came is an error, and no byte has been released before it
-    usage: Usage | None  # the last real usage seen
-    output_bytes: int  # bytes of content, reasoning and tool arguments seen
-    began: bool  # part of a completion was seen
-    done: bool  # `[DONE]` was seen
+    @property
+    def refusal(self) -> dict[str, Any] | None:
+        """The first thing that came is an error, and no byte has been released before it, nor will one be."""
 
-    def feed(self, data: bytes) -> bytes:
-        """Take bytes of the body as they come; return what the client may have now."""
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The last error object seen; one that is no refusal was relayed."""
 
-    def end(self) -> None:
-        """The body ended as its framing says. Afterwards `complete` is final."""
+    @property
+    def usage(self) -> Usage | None:
+        """The last real usage seen."""
 
-    def release(self) -> bytes:
-        """Return everything that is kept back, for the client; from now on `feed` keeps nothing back."""
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of content, reasoning and tool calls seen; of what was too long to parse, all bytes."""
+
+    @property
+    def began(self) -> bool:
+        """Part of a completion was seen."""
+
+    @property
+    def done(self) -> bool:
+        """`[DONE]` was seen."""
 
     @property
     def complete(self) -> bool:
@@ -40,7 +51,28 @@ class Tap(Protocol):
     def at_boundary(self) -> bool:
         """The client has whole events only, so that one of ours can follow."""
 
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept back now."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body as they come; return what the client may have now."""
+
+    def end(self) -> None:
+        """The body ended as its framing says. Afterwards `complete` is final."""
+
+    def partial(self) -> bytes:
+        """Return, and forget, what is kept back of an unfinished event or document: never a terminal byte.
+
+        For an answer that was cut: it may follow what the client has. Nothing is to be fed afterwards.
+        """
+
+    def release(self) -> bytes:
+        """Return everything that is kept back, for the client; from now on `feed` keeps nothing back."""
+
 
 def make_tap(content_type: str, dialect: Dialect, *, drop_usage_event: bool) -> Tap:
     """Return the tap for a response: events for `text/event-stream`, else one document."""
-    raise NotImplementedError
+    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
+        return SseTap(dialect, drop_usage_event=drop_usage_event)
+    return JsonTap(dialect)

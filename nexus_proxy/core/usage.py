@@ -2,10 +2,14 @@
 
 Strategy: a usage object is real only if it counts prompt tokens (placeholders do not); the last real one wins and
 usages are never summed. Cached and cache-written tokens are inside the prompt count, reasoning tokens inside the
-completion count. Counts that cannot be are clamped and flagged, so no answer can ever credit anybody.
+completion count. Counts that cannot be are clamped and flagged, so no answer can ever credit anybody. The names are
+those of OpenAI, DeepSeek, Moonshot and Qwen; no two of them contradict each other, so one table reads them all.
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+TOKENS_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +22,97 @@ class Usage:
     cache_write: int = 0  # part of prompt, written to the provider's cache
     reasoning: int = 0  # part of completion
     flagged: bool = False
+
+
+# (object within usage or "", key); the first that is present wins
+_PROMPT = (("", "prompt_tokens"), ("", "input_tokens"))
+_COMPLETION = (("", "completion_tokens"), ("", "output_tokens"))
+_CACHED = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("", "prompt_cache_hit_tokens"),
+    ("", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+)
+_CACHE_WRITE = (
+    ("prompt_tokens_details", "cache_creation_input_tokens"),
+    ("prompt_tokens_details", "cache_write_tokens"),
+    ("input_tokens_details", "cache_write_tokens"),
+)
+_REASONING = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+)
+
+
+def read_usage(found: Any, in_choice: Any = None) -> Usage | None:
+    """Return the counts of a provider's usage object, or None if it is not real. Never raises.
+
+    Real is an object whose prompt count is a whole number above 0 and whose completion count, if it has one, is a
+    whole number too. `in_choice` is the usage of the same event's choice: it stands in where `found` is not real,
+    and may know the cached tokens that `found` does not name.
+    """
+    if not isinstance(found, dict):
+        return None if in_choice is None else read_usage(in_choice)
+    prompt = _count(_first(found, _PROMPT))
+    completion, flagged = _completion(found, prompt)
+    if not prompt or completion is None:
+        return None if in_choice is None else read_usage(in_choice)
+    hit = _first(found, _CACHED)
+    if hit is None and isinstance(in_choice, dict):
+        hit = _first(in_choice, _CACHED)
+    return _clamped(prompt, completion, hit, _first(found, _CACHE_WRITE), _first(found, _REASONING), flagged)
+
+
+def later_usage(before: Usage | None, now: Usage) -> Usage:
+    """Return what counts after `now` was reported: `now`, unless it takes something back; then the most of each."""
+    if before is None or (now.prompt >= before.prompt and now.completion >= before.completion):
+        return now
+    return _clamped(
+        max(before.prompt, now.prompt),
+        max(before.completion, now.completion),
+        max(before.cached, now.cached),
+        max(before.cache_write, now.cache_write),
+        max(before.reasoning, now.reasoning),
+        True,
+    )
+
+
+def _completion(found: dict[str, Any], prompt: int | None) -> tuple[int | None, bool]:
+    """Return the completion count and whether it had to be guessed; None if what is there is no count."""
+    value = _first(found, _COMPLETION)
+    if value is not None:
+        return _count(value), False
+    total = _count(found.get("total_tokens"))
+    if total is None or prompt is None or total < prompt:
+        return 0, True
+    return total - prompt, False
+
+
+def _clamped(prompt: int, completion: int, cached: Any, cache_write: Any, reasoning: Any, flagged: bool) -> Usage:
+    hit, wrong_hit = _within(cached, prompt)
+    write, wrong_write = _within(cache_write, prompt - hit)
+    thought, wrong_thought = _within(reasoning, completion)
+    return Usage(prompt, completion, hit, write, thought, flagged or wrong_hit or wrong_write or wrong_thought)
+
+
+def _within(value: Any, room: int) -> tuple[int, bool]:
+    """Return a part's count, 0 if it is absent, and whether it had to be clamped."""
+    if value is None:
+        return 0, False
+    count = _count(value)
+    if count is None:
+        return 0, True
+    return (room, True) if count > room else (count, False)
+
+
+def _first(found: dict[str, Any], places: tuple[tuple[str, str], ...]) -> Any:
+    for inside, key in places:
+        holder = found.get(inside) if inside else found
+        if isinstance(holder, dict) and (value := holder.get(key)) is not None:
+            return value
+    return None
+
+
+def _count(value: Any) -> int | None:
+    """Return a token count, or None for what is none: a bool is an int in Python, and no count."""
+    return value if type(value) is int and 0 <= value <= TOKENS_MAX else None

@@ -134,16 +134,7 @@ class DeclarePlans:
 
 
 Operation = (
-    Hold
-    | Progress
-    | Settle
-    | CreateAccount
-    | SetAccount
-    | CreateKey
-    | RevokeKey
-    | TopUp
-    | DeclarePrices
-    | DeclarePlans
+    Hold | Progress | Settle | CreateAccount | SetAccount | CreateKey | RevokeKey | TopUp | DeclarePrices | DeclarePlans
 )
 
 # --- outcomes -----------------------------------------------------------------------------------------------------
@@ -237,9 +228,7 @@ class ToppedUp:
     account: AccountRow
 
 
-Outcome = (
-    Held | Short | Suspended | Settled | AlreadySettled | Done | Denied | AccountRow | KeyRow | ToppedUp
-)
+Outcome = Held | Short | Suspended | Settled | AlreadySettled | Done | Denied | AccountRow | KeyRow | ToppedUp
 
 # --- what is read -------------------------------------------------------------------------------------------------
 
@@ -288,6 +277,8 @@ class Store(Protocol):
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction, and return one outcome each. All or nothing on an exception.
+
+        An empty batch proves that the store can commit.
 
         StoreBusy: nothing happened, another try may succeed. StoreBroken: the database can no longer be trusted.
         """

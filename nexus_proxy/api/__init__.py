@@ -1,0 +1,1 @@
+"""The plain handlers: models, balance, health, administration."""

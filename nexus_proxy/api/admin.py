@@ -1,0 +1,338 @@
+"""Administration: every verb that changes or reads the ledger for an admin.
+
+Strategy: one method per verb, plain JSON values in and out, amounts as exact decimal strings. The same object serves
+the Unix socket of a running server and a command line that opened the ledger itself. What was changed is in the
+directory before the verb answers, so that it holds from the very next request on.
+"""
+
+import contextlib
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import ConfigDict, ValidationError, validate_call
+
+from nexus_proxy.api.admin_socket import AdminSocket
+from nexus_proxy.config import Config
+from nexus_proxy.core import apikey
+from nexus_proxy.core.money import AMOUNT_NANO_MAX, format_nano, parse_nano
+from nexus_proxy.core.plan import plan_of
+from nexus_proxy.errors import LedgerUnavailable, Refused
+from nexus_proxy.ledger.protocol import (
+    AccountRow,
+    CreateAccount,
+    CreateKey,
+    Denied,
+    KeyRow,
+    Operation,
+    Outcome,
+    Reader,
+    RevokeKey,
+    SetAccount,
+    ToppedUp,
+    TopUp,
+    UsageBy,
+)
+
+INTERNAL_ACCOUNTS: Final = frozenset({"funding", "revenue", "overrun", "adjustments"})
+RPM_MAX: Final = 1_000_000
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
+_ROW = TypeVar("_ROW", AccountRow, KeyRow, ToppedUp)
+
+
+class Ledger(Protocol):
+    """The ledger's writer, as far as an admin needs it."""
+
+    async def run(self, op: Operation) -> Outcome: ...
+
+
+class Directory(Protocol):
+    """What requests look accounts and keys up in."""
+
+    def put_account(self, row: AccountRow) -> None: ...
+
+    def put_key(self, row: KeyRow) -> None: ...
+
+
+class Admin:
+    """The verbs. Each raises Refused with the reason if it cannot be done; `directory` None: nobody serves requests."""
+
+    def __init__(
+        self, ledger: Ledger, reader: Reader, directory: Directory | None, config: Config, clock: Callable[[], int]
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._directory = directory
+        self._config = config
+        self._clock = clock  # milliseconds since 1970
+
+    def verbs(self) -> dict[str, Callable[..., Awaitable[Any]]]:
+        """Return what can be asked for by name, and nothing else."""
+        return {
+            "account_create": self.account_create,
+            "account_set": self.account_set,
+            "account_list": self.account_list,
+            "account_show": self.account_show,
+            "key_create": self.key_create,
+            "key_list": self.key_list,
+            "key_revoke": self.key_revoke,
+            "topup": self.topup,
+            "usage": self.usage,
+        }
+
+    async def account_create(self, account: str, plan: str | None = None, overdraft: str = "0") -> dict[str, Any]:
+        """Open an account. `plan` None leaves it to the ladder."""
+        _check_account(account)
+        self._check_plan(plan or None)
+        op = CreateAccount(account, self._clock(), plan or None, _amount("overdraft", overdraft, least=0))
+        return self._account(await self._run(op, AccountRow))
+
+    async def account_set(
+        self, account: str, plan: str | None = None, overdraft: str | None = None, suspended: bool | None = None
+    ) -> dict[str, Any]:
+        """Change what is given. `plan` "" goes back to the ladder."""
+        _check_account(account)
+        self._check_plan(plan or None)
+        overdraft_nano = None if overdraft is None else _amount("overdraft", overdraft, least=0)
+        op = SetAccount(account, self._clock(), plan, overdraft_nano, suspended)
+        return self._account(await self._run(op, AccountRow))
+
+    async def account_list(self) -> list[dict[str, Any]]:
+        """Return every account, by name."""
+        return [self._account(row) for row in sorted(await self._accounts(), key=lambda row: row.name)]
+
+    async def account_show(self, account: str) -> dict[str, Any]:
+        """Return one account and its keys."""
+        row = await self._find(account)
+        return {**self._account(row), "keys": [_key(key) for key in await self._reader.keys(account)]}
+
+    async def key_create(
+        self,
+        account: str,
+        name: str = "",
+        models: list[str] | None = None,
+        rpm: int | None = None,
+        expires: str | None = None,
+    ) -> dict[str, Any]:
+        """Mint a key. The answer is the only place where it is ever seen; the ledger gets its hash.
+
+        `models` None allows all; `expires` is an ISO 8601 time, UTC unless it says otherwise.
+        """
+        _check_account(account)
+        _check_text("name", name, 64)
+        if models is not None and (not models or not all(models)):
+            raise Refused("models: name at least one, or leave it out to allow all")
+        for model in models or ():
+            _check_text("models", model, 256)
+        if rpm is not None and not 1 <= rpm <= RPM_MAX:
+            raise Refused(f"rpm: expected 1 to {RPM_MAX}, not {rpm}")
+        now_ms = self._clock()
+        expires_ms = None if expires is None else _instant_ms("expires", expires)
+        if expires_ms is not None and expires_ms <= now_ms:
+            raise Refused(f"expires: {expires} is in the past")
+        key = apikey.mint(secrets.token_bytes(32))
+        allowed = None if models is None else tuple(dict.fromkeys(models))
+        op = CreateKey(account, apikey.hash_key(key), apikey.hint(key), now_ms, name, allowed, rpm, expires_ms)
+        row = await self._run(op, KeyRow)
+        unserved = [model for model in allowed or () if model not in self._config.models]
+        return {"key": key, **_key(row), "unserved_models": unserved}
+
+    async def key_list(self, account: str | None = None) -> list[dict[str, Any]]:
+        """Return the keys of one account, or of all."""
+        if account is not None:
+            await self._find(account)
+        return [_key(row) for row in await self._reader.keys(account)]
+
+    async def key_revoke(self, key_id: int) -> dict[str, Any]:
+        """End a key. It is refused from the next request on; requests that already run are finished."""
+        if not 0 < key_id < 2**63:
+            raise Refused(f"no key {key_id}")
+        return _key(await self._run(RevokeKey(key_id, self._clock()), KeyRow))
+
+    async def topup(self, account: str, amount: str, external_id: str | None = None, note: str = "") -> dict[str, Any]:
+        """Pay in. The same `external_id` is applied once; `applied` tells whether this was the time."""
+        _check_account(account)
+        if external_id is not None:
+            _check_text("external_id", external_id, 200)
+            if not external_id:
+                raise Refused("external_id: is empty")
+        _check_text("note", note, 1000)
+        op = TopUp(account, _amount("amount", amount, least=1), self._clock(), external_id, note)
+        done = await self._run(op, ToppedUp)
+        return {"entry": done.entry_id, "applied": done.applied, "amount": amount, **self._account(done.account)}
+
+    async def usage(self, by: UsageBy = "day", since: str | None = None) -> list[dict[str, Any]]:
+        """Return closed requests summed up by day, key, model or account. `since` is an ISO 8601 time."""
+        lines = await self._reader.usage(by, None if since is None else _instant_ms("since", since))
+        return [
+            {
+                by: line.label,
+                "requests": line.requests,
+                "prompt_tokens": line.prompt_tokens,
+                "cached_tokens": line.cached_tokens,
+                "completion_tokens": line.completion_tokens,
+                "reasoning_tokens": line.reasoning_tokens,
+                "charge": format_nano(line.charge_nano),
+                "currency": self._config.currency,
+            }
+            for line in lines
+        ]
+
+    # --- leaves ---------------------------------------------------------------------------------------------------
+
+    async def _run(self, op: Operation, expected: type[_ROW]) -> _ROW:
+        """Run one operation and let the directory know. No await stands between the outcome and the directory."""
+        outcome = await self._ledger.run(op)
+        if isinstance(outcome, Denied):
+            raise Refused(outcome.reason)
+        assert isinstance(outcome, expected), outcome
+        if self._directory is not None:
+            match outcome:
+                case KeyRow():
+                    self._directory.put_key(outcome)
+                case AccountRow():
+                    self._directory.put_account(outcome)
+                case ToppedUp():
+                    self._directory.put_account(outcome.account)
+        return outcome
+
+    async def _accounts(self) -> list[AccountRow]:
+        return [row for row in await self._reader.accounts() if row.name not in INTERNAL_ACCOUNTS]
+
+    async def _find(self, account: str) -> AccountRow:
+        for row in await self._accounts():
+            if row.name == account:
+                return row
+        raise Refused(f"no account {account!r}")
+
+    def _check_plan(self, plan: str | None) -> None:
+        if plan is not None and plan not in self._config.plans:
+            known = ", ".join(sorted(self._config.plans))
+            raise Refused(f"no plan {plan!r} in the configuration; there is: {known}")
+
+    def _account(self, row: AccountRow) -> dict[str, Any]:
+        plan = plan_of(self._config.plans, row.plan, row.paid_nano, row.spent_nano)
+        last_ms = row.created_ms if row.last_entry_ms is None else row.last_entry_ms
+        return {
+            "id": row.account_id,
+            "account": row.name,
+            "plan": plan.name,
+            "plan_assigned": row.plan,
+            "rpm": plan.rpm,
+            "suspended": row.suspended,
+            "currency": self._config.currency,
+            "balance": format_nano(row.balance_nano),
+            "held": format_nano(row.held_nano),
+            "available": format_nano(row.balance_nano - row.held_nano + row.overdraft_nano),
+            "overdraft": format_nano(row.overdraft_nano),
+            "total_paid": format_nano(row.paid_nano),
+            "total_spent": format_nano(row.spent_nano),
+            "created_at": _iso(row.created_ms),
+            "last_updated": _iso(last_ms),
+        }
+
+
+def application(admin: Admin) -> web.Application:
+    """Serve `POST /{verb}`: a JSON object of arguments in, the verb's value out, `{"error": text}` if it did not work.
+
+    409 refused · 400 wrong arguments · 404 no such verb · 503 the ledger cannot commit. For the Unix socket only.
+    """
+    # strict: a JSON true is no number, and a number no text
+    checked = {name: validate_call(config=ConfigDict(strict=True))(verb) for name, verb in admin.verbs().items()}
+
+    async def handle(request: web.Request) -> web.Response:
+        verb = checked.get(request.match_info["verb"])
+        if verb is None:
+            return _answer(404, {"error": f"no verb {request.match_info['verb']!r}; is the server of another version?"})
+        try:
+            arguments = orjson.loads(await request.read() or b"{}")
+        except orjson.JSONDecodeError as error:
+            return _answer(400, {"error": f"the arguments are not JSON: {error}"})
+        if not isinstance(arguments, dict):
+            return _answer(400, {"error": "the arguments are not a JSON object"})
+        try:
+            return _answer(200, await verb(**arguments))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            return _answer(400, {"error": f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"})
+        except Refused as error:
+            return _answer(409, {"error": str(error)})
+        except LedgerUnavailable as error:
+            return _answer(
+                503, {"error": f"{error.message} It may have been done all the same: look before asking again."}
+            )
+
+    app = web.Application(client_max_size=1 << 20)
+    app.router.add_post("/{verb}", handle)
+    return app
+
+
+@contextlib.asynccontextmanager
+async def listening(admin: Admin, ledger: Path) -> AsyncIterator[None]:
+    """Serve the admin's verbs on the socket beside the ledger for as long as the block runs. LedgerError."""
+    server = AdminSocket(application(admin), ledger)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+def _answer(status: int, value: object) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")
+
+
+def _key(row: KeyRow) -> dict[str, Any]:
+    return {
+        "id": row.key_id,
+        "account": row.account,
+        "name": row.name,
+        "hint": row.hint,
+        "models": None if row.models is None else list(row.models),
+        "rpm": row.rpm,
+        "created_at": _iso(row.created_ms),
+        "expires_at": None if row.expires_ms is None else _iso(row.expires_ms),
+        "revoked_at": None if row.revoked_ms is None else _iso(row.revoked_ms),
+    }
+
+
+def _check_account(name: str) -> None:
+    if _NAME.fullmatch(name) is None:
+        raise Refused(f"account: expected 1 to 64 of A-Z a-z 0-9 . _ @ -, not {name!r}")
+    if name.lower() in INTERNAL_ACCOUNTS:
+        raise Refused(f"account: {name!r} is the ledger's own")
+
+
+def _check_text(what: str, text: str, length_max: int) -> None:
+    if len(text) > length_max or not text.isprintable():
+        raise Refused(f"{what}: expected at most {length_max} printable characters")
+
+
+def _amount(what: str, text: str, *, least: int) -> int:
+    try:
+        nano = parse_nano(text)
+    except ValueError as error:
+        raise Refused(f"{what}: {error}") from None
+    if not least <= nano <= AMOUNT_NANO_MAX:
+        raise Refused(f"{what}: expected {'more than 0' if least else '0 or more'} and less than 4 billion, not {text}")
+    return nano
+
+
+def _instant_ms(what: str, text: str) -> int:
+    try:
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is None:
+            instant = instant.replace(tzinfo=UTC)
+        return int(instant.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise Refused(f"{what}: expected an ISO 8601 time, not {text!r}") from None
+
+
+def _iso(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

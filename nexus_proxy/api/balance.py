@@ -1,0 +1,36 @@
+"""`GET /v1/balance`: what the account has, exactly."""
+
+import datetime
+
+import orjson
+from aiohttp import web
+
+from nexus_proxy.appkeys import CONFIG, KEY, READER
+from nexus_proxy.core.money import format_nano
+from nexus_proxy.errors import InvalidKey
+
+
+async def balance(request: web.Request) -> web.Response:
+    """Return the balance, what was spent in all, what open requests hold, and when the last entry was."""
+    row = await request.app[READER].account(request[KEY].account.account_id)
+    if row is None:
+        raise InvalidKey("Incorrect API key provided.")
+    changed_ms = row.last_entry_ms if row.last_entry_ms is not None else row.created_ms
+    changed = datetime.datetime.fromtimestamp(changed_ms // 1000, datetime.UTC)
+    return web.Response(
+        body=orjson.dumps(
+            {
+                "balance": _number(row.balance_nano),
+                "currency": request.app[CONFIG].currency,
+                "total_spent": _number(row.spent_nano),
+                "last_updated": changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "held": _number(row.held_nano),
+            }
+        ),
+        content_type="application/json",
+    )
+
+
+def _number(nano: int) -> orjson.Fragment:
+    """Write an amount as a JSON number with all its decimals, which a float would not keep."""
+    return orjson.Fragment(format_nano(nano))

@@ -1,0 +1,35 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`: what this key may use."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from nexus_proxy.appkeys import CONFIG, KEY
+from nexus_proxy.core.model import Model
+from nexus_proxy.errors import ModelNotFound
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """Return every model that is switched on, priced, and allowed to the key, in the order of their ids."""
+    allowed = request[KEY].models
+    models = [m for m in request.app[CONFIG].models.values() if allowed is None or m.id in allowed]
+    models.sort(key=lambda m: m.id)
+    return _json({"object": "list", "data": [_describe(m) for m in models]})
+
+
+async def retrieve_model(request: web.Request) -> web.Response:
+    """Return one model. ModelNotFound."""
+    allowed = request[KEY].models
+    model = request.app[CONFIG].models.get(request.match_info["id"])
+    if model is None or (allowed is not None and model.id not in allowed):
+        raise ModelNotFound("No such model, or this key may not use it. GET /v1/models lists them.", param="model")
+    return _json(_describe(model))
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    return {"id": model.id, "object": "model", "created": model.created, "owned_by": "ai-nexus"}
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")

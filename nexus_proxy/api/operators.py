@@ -1,0 +1,46 @@
+"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else."""
+
+import asyncio
+
+from aiohttp import web
+
+from nexus_proxy.appkeys import LEDGER, METRICS, READER, READINESS
+
+READY_S = 1.0
+
+
+def application() -> web.Application:
+    """Return the routes; the keys METRICS, LEDGER, READER and READINESS must be set on it."""
+    app = web.Application()
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    return app
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    body, content_type = request.app[METRICS].render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    return web.Response(text="alive\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    """Tell whether a request could be taken now: 200, or 503 with the reason."""
+    reason = await _unready(request.app)
+    return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
+
+
+async def _unready(app: web.Application) -> str | None:
+    if app[READINESS].shutting_down:
+        return "shutting down"
+    if not app[LEDGER].writable:
+        return "the ledger cannot commit"
+    try:
+        async with asyncio.timeout(READY_S):
+            await app[READER].ping()
+    except (TimeoutError, OSError) as error:
+        return f"the ledger cannot be read ({type(error).__name__})"
+    return None

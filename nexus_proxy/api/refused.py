@@ -1,0 +1,19 @@
+"""What is asked for and not there: in the same shape as everything else, and through the same chain."""
+
+from aiohttp import web
+
+from nexus_proxy.errors import MethodNotAllowed, NotFound
+
+
+async def not_found(request: web.Request) -> web.StreamResponse:
+    """Answer every path that is not served."""
+    raise NotFound("No such path.")
+
+
+async def method_not_allowed(request: web.Request) -> web.StreamResponse:
+    """Answer every method that a served path does not take."""
+    raise MethodNotAllowed("This path does not take that method.")
+
+
+async def no_continue(request: web.Request) -> None:
+    """Say nothing to `Expect`: metering does, once the key and the size are known to be good."""

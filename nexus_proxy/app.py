@@ -1,0 +1,289 @@
+"""The composition root: picks the stores, wires the routes, opens and closes everything in order.
+
+Strategy: what is opened later depends on what was opened earlier, so one exit stack closes it all the other way
+round. The listeners open last, when the ledger has resolved what a dead process left open, and close first.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+from aiohttp import web
+from structlog.typing import FilteringBoundLogger
+
+from nexus_proxy.api import admin, balance, models, operators, refused
+from nexus_proxy.api.admin_socket import AdminSocket
+from nexus_proxy.appkeys import (
+    BODIES,
+    COMPLETIONS,
+    CONFIG,
+    DIRECTORY,
+    DRAINS,
+    LEDGER,
+    LIMITER,
+    LOGGER,
+    METRICS,
+    READER,
+    READINESS,
+    SUPERVISOR,
+    UNKNOWN,
+    UPSTREAMS,
+    Readiness,
+)
+from nexus_proxy.chain import CHAIN, forward
+from nexus_proxy.config import Address, Config
+from nexus_proxy.core.places import Places
+from nexus_proxy.ledger.directory import Directory
+from nexus_proxy.ledger.protocol import DeclarePlans, DeclarePrices
+from nexus_proxy.ledger.reader import SqliteReader
+from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.writer import Writer
+from nexus_proxy.limiter.memory import MemoryLimiter
+from nexus_proxy.limiter.protocol import WINDOW_NS
+from nexus_proxy.listener import DoorRunner
+from nexus_proxy.logs import configure
+from nexus_proxy.metrics import Metrics
+from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.supervisor import Supervisor
+
+BACKLOG = 1024
+LAG_EVERY_S = 0.5
+EXIT_BROKEN = 1
+
+
+class Door:
+    """One server: the clients' listener, the operators', the admins' socket, and the ledger behind them.
+
+    `on_broken` is called when the ledger can no longer be trusted; the process must end then. Without a logger nothing
+    is logged.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        logger: FilteringBoundLogger | None = None,
+        metrics: Metrics | None = None,
+        on_broken: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.port = self.admin_port = 0
+        self.directory = Directory()
+        self.metrics = metrics or Metrics(config.models.keys())
+        self.readiness = Readiness()
+        self.supervisor = Supervisor(self._fault)
+        self.upstreams: dict[str, Upstream] = {}
+        self.ledger: Writer
+        self.reader: SqliteReader
+        self.admin: admin.Admin
+        self._logger: FilteringBoundLogger = logger or structlog.wrap_logger(structlog.ReturnLogger())
+        self._on_broken = on_broken or self._fault
+        self._stack = AsyncExitStack()
+        self._runner: DoorRunner | None = None
+        self._site: web.SockSite | None = None
+
+    async def start(self) -> None:
+        """Open everything. LedgerError, OSError if an address is taken; then nothing stays open."""
+        try:
+            await self._open_ledger()
+            limiter = await self._open_limiter()
+            self._open_upstreams()
+            await self._open_admins()
+            await self._open_operators()
+            await self._open_clients(limiter)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._logger.info("serving", port=self.port, admin_port=self.admin_port, models=len(self.config.models))
+
+    async def stop(self) -> None:
+        """Take nothing new, let open answers finish within the limit, close everything."""
+        self.readiness.shutting_down = True
+        if self._site is not None:
+            await self._site.stop()
+        if self._runner is not None and self._runner.server is not None:
+            self._runner.server.pre_shutdown()
+        stopped = await self.supervisor.finish(self.config.server.timeouts.shutdown_s)
+        await self._stack.aclose()
+        self._logger.info("stopped", cut_short=stopped)
+
+    # --- in opening order -------------------------------------------------------------------------------------
+
+    async def _open_ledger(self) -> None:
+        config = self.config
+        self.ledger = Writer(
+            SqliteStore(config.ledger_path),
+            loop=asyncio.get_running_loop(),
+            commit_timeout_s=config.server.timeouts.commit_s,
+            on_broken=self._on_broken,
+        )
+        self.ledger.observe = self.metrics.batch
+        recovered = await self.ledger.start()
+        self._stack.push_async_callback(self.ledger.stop)
+        if recovered:
+            self.metrics.recovered(recovered)
+            self._logger.warning("recovered", holds=recovered)
+        now_ms = time.time_ns() // 1_000_000
+        await self.ledger.run(DeclarePlans(tuple(config.plans.values())))
+        await self.ledger.run(DeclarePrices(config.prices, now_ms))
+        self.reader = SqliteReader(config.ledger_path)
+        self._stack.push_async_callback(self.reader.close)
+        self.directory = Directory(await self.reader.accounts(), await self.reader.keys())
+
+    async def _open_limiter(self) -> MemoryLimiter:
+        """Seed the windows, so that a restart gives nobody a second minute."""
+        limiter = MemoryLimiter()
+        self._stack.push_async_callback(limiter.close)
+        wall_ms, now_ns = time.time_ns() // 1_000_000, time.monotonic_ns()
+        times: dict[str, list[int]] = {}
+        for row in await self.reader.recent(wall_ms - WINDOW_NS // 1_000_000):
+            then_ns = now_ns - (wall_ms - row.opened_ms) * 1_000_000
+            times.setdefault(f"account:{row.account_id}", []).append(then_ns)
+            times.setdefault(f"key:{row.key_id}", []).append(then_ns)
+        for subject, seen in times.items():
+            await limiter.seed(subject, seen, now_ns)
+        return limiter
+
+    def _open_upstreams(self) -> None:
+        connect_s = self.config.server.timeouts.connect_s
+        for provider in self.config.providers.values():
+            upstream = Upstream(provider, connect_s=connect_s)
+            self.upstreams[provider.name] = upstream
+            self._stack.callback(upstream.close)
+
+    async def _open_admins(self) -> None:
+        self.admin = admin.Admin(
+            self.ledger, self.reader, self.directory, self.config, lambda: time.time_ns() // 1_000_000
+        )
+        admins = AdminSocket(admin.application(self.admin), self.config.ledger_path)
+        await admins.start()
+        self._stack.push_async_callback(admins.stop)
+
+    async def _open_operators(self) -> None:
+        app = operators.application()
+        app[METRICS], app[LEDGER], app[READER], app[READINESS] = (
+            self.metrics,
+            self.ledger,
+            self.reader,
+            self.readiness,
+        )
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        listening = _bind(self.config.server.admin_listen)
+        await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        self.admin_port = listening.getsockname()[1]
+        lag = asyncio.get_running_loop().create_task(self._watch_lag())
+        self._stack.push_async_callback(_cancel, lag)
+
+    async def _open_clients(self, limiter: MemoryLimiter) -> None:
+        config, limits = self.config, self.config.server.limits
+        # Trap: the default client_max_size of 1 MiB; metering enforces the limit while it reads.
+        app = web.Application(middlewares=CHAIN, client_max_size=limits.body_bytes)
+        app[CONFIG] = config
+        app[DIRECTORY] = self.directory
+        app[DRAINS] = Places(limits.drains, self.metrics.drains)
+        app[BODIES] = Places(limits.bodies_bytes)
+        app[LEDGER] = self.ledger
+        app[LIMITER] = limiter
+        app[LOGGER] = self._logger
+        app[METRICS] = self.metrics
+        app[READER] = self.reader
+        app[READINESS] = self.readiness
+        app[SUPERVISOR] = self.supervisor
+        app[UPSTREAMS] = self.upstreams
+        _add_routes(app)
+        runner = DoorRunner(app, config.server.timeouts, limits)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        listening = _bind(config.server.listen)
+        self._site = web.SockSite(runner, listening, backlog=BACKLOG)
+        await self._site.start()
+        self._runner = runner
+        self.port = listening.getsockname()[1]
+
+    # --- watching ---------------------------------------------------------------------------------------------
+
+    async def _watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_EVERY_S
+            await asyncio.sleep(LAG_EVERY_S)
+            self.metrics.lag(max(0.0, loop.time() - due))
+            self.metrics.open_exchanges(len(self.supervisor))
+
+    def _fault(self, fault: BaseException) -> None:
+        self._logger.error("fault", exc_info=fault)
+
+
+def _add_routes(app: web.Application) -> None:
+    """Every path goes through the chain, the unknown ones too; no path answers `Expect` by itself."""
+    served: list[tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]], str]] = [
+        ("POST", "/v1/chat/completions", forward, COMPLETIONS),
+        ("GET", "/v1/models", models.list_models, "models"),
+        ("GET", "/v1/models/{id:.+}", models.retrieve_model, "model"),
+        ("GET", "/v1/balance", balance.balance, "balance"),
+    ]
+    for method, path, handler, name in served:
+        resource = app.router.add_resource(path, name=name)
+        resource.add_route(method, handler, expect_handler=refused.no_continue)
+        other = app.router.add_resource(path, name=None)
+        other.add_route("*", refused.method_not_allowed, expect_handler=refused.no_continue)
+    app.router.add_route("*", "/{path:.*}", refused.not_found, name=UNKNOWN, expect_handler=refused.no_continue)
+
+
+def _bind(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((address.host, address.port))
+    except OSError as error:
+        listening.close()
+        raise OSError(f"cannot listen on {address.host}:{address.port}: {error.strerror}") from None
+    return listening
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code. LedgerError, OSError if it cannot start."""
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    metrics = Metrics(config.models.keys())
+    log = configure(sys.stdout.fileno(), secrets=[provider.api_key for provider in config.providers.values()])
+    log.on_dropped = metrics.lines_dropped
+
+    def broken(fault: BaseException) -> None:
+        # Nothing that follows could be trusted, a tidy end included: fail at once, recovery sorts it out.
+        log.bound.critical("ledger_broken", fault=f"{type(fault).__name__}: {fault}")
+        log.close()
+        os._exit(EXIT_BROKEN)
+
+    door = Door(config, logger=log.bound, metrics=metrics, on_broken=broken)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await door.start()
+        gc.collect()
+        gc.freeze()  # what was made at the start stays; the collector need not look at it again
+        await stop.wait()
+        await door.stop()
+    finally:
+        log.close()
+    return 0

@@ -1,0 +1,65 @@
+"""The outermost stage: an id for every request, one shape for every error, one line for every request.
+
+Strategy: everything below raises; only here is it turned into an answer. What has already begun to answer cannot be
+answered again, so its connection is closed instead.
+"""
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.appkeys import CALL, HEADERS, LOGGER, READINESS, REQUEST_ID, STARTED
+from nexus_proxy.errors import InvalidHttp, NexusError, ShuttingDown
+from nexus_proxy.record import record_refused
+
+
+@web.middleware
+async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every request, whatever happens below."""
+    request_id = new_request_id()
+    headers = {"x-request-id": request_id}
+    request[REQUEST_ID] = request_id
+    request[STARTED] = asyncio.get_running_loop().time()
+    request[HEADERS] = headers
+    try:
+        if request.app[READINESS].shutting_down:
+            raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
+        response = await handler(request)
+    except NexusError as error:
+        response = _answer(request, error)
+        record_refused(request, error.status, error.code)
+    except web.HTTPException as error:
+        # Nothing of ours raises these; a newer aiohttp may.
+        response = _answer(request, InvalidHttp(f"The request cannot be served ({error.status})."))
+        record_refused(request, response.status, "invalid_http")
+    except ConnectionError:
+        raise  # the client has gone; there is nobody to answer
+    except Exception as fault:  # noqa: BLE001 - the one place, see the strategy
+        request.app[LOGGER].error("fault", request_id=request_id, fault=type(fault).__name__, where=_where(fault))
+        response = _answer(request, NexusError("Internal error. The operator can find it by the x-request-id."))
+        record_refused(request, 500, NexusError.code)
+    else:
+        if not response.prepared:
+            response.headers.update(headers)
+        if CALL not in request:
+            record_refused(request, response.status, None)
+    return response
+
+
+def _answer(request: web.Request, error: NexusError) -> web.Response:
+    if request.writer.output_size > 0:
+        # Trap: a second answer would be written into the first one.
+        if request.transport is not None:
+            request.transport.close()
+        raise ConnectionResetError("an answer had begun")
+    return error_response(error, request[HEADERS])
+
+
+def _where(fault: BaseException) -> str:
+    """Name file and line, without the message: a message can hold what a client sent."""
+    trace = fault.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"

@@ -1,0 +1,120 @@
+"""The call to the provider, and its answer on the way to the client.
+
+Strategy: the exchange runs in a task of its own; this handler only waits for its opening and lends it the client's
+socket. The client's head goes out when the first bytes of the answer are there; from then on the exchange writes.
+"""
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from nexus_proxy.appkeys import CALL, CONFIG, DRAINS, HEADERS, SUPERVISOR
+from nexus_proxy.core.money import format_nano
+from nexus_proxy.listener import DoorProtocol
+from nexus_proxy.record import record_exchange
+from nexus_proxy.upstream.exchange import Exchange, Opening
+
+
+async def forward(request: web.Request) -> web.StreamResponse:
+    """Start the exchange and relay its answer. Raises what the exchange's opening ended with."""
+    call = request[CALL]
+    config = request.app[CONFIG]
+    exchange = Exchange(
+        call.upstream,
+        call.model,
+        call.outgoing,
+        call.reservation,
+        timeouts=config.server.timeouts,
+        limits=config.server.limits,
+        drains=request.app[DRAINS],
+    )
+    protocol = request.protocol
+    assert isinstance(protocol, DoorProtocol)
+    protocol.watcher = exchange
+    if request.transport is None:
+        exchange.client_left()  # it went while the hold was written: nothing goes upstream
+    call.taken = True
+    request.app[SUPERVISOR].start(exchange, _conduct(request, exchange))
+    try:
+        opening = await exchange.opening
+        if opening.whole is not None:
+            return _whole(request, opening)
+        relay = _Relay(request, opening)
+        await relay.prepare(request)
+        relay.begin(exchange)
+        await relay.over
+        return relay
+    finally:
+        protocol.watcher = None
+        exchange.client_left()  # nothing, if the answer is out
+
+
+async def _conduct(request: web.Request, exchange: Exchange) -> None:
+    try:
+        await exchange.run()
+    finally:
+        request[CALL].upstream.leave()
+        record_exchange(request, exchange)
+
+
+def _whole(request: web.Request, opening: Opening) -> web.Response:
+    headers = request[HEADERS] | {"Content-Type": opening.content_type}
+    response = web.Response(body=opening.whole, headers=headers)
+    if opening.content_encoding is not None:
+        response.headers["Content-Encoding"] = opening.content_encoding
+    if opening.verdict is not None:
+        response.headers["x-nexus-charge"] = format_nano(opening.verdict.charge_nano)
+        response.headers["x-nexus-currency"] = request.app[CONFIG].currency
+    return response
+
+
+class _Relay(web.StreamResponse):
+    """A response whose body the exchange writes, straight to the transport. `over` ends when no more will come."""
+
+    def __init__(self, request: web.Request, opening: Opening) -> None:
+        super().__init__(headers=request[HEADERS] | {"Content-Type": opening.content_type})
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        if opening.content_encoding is not None:
+            self.headers["Content-Encoding"] = opening.content_encoding
+        if opening.content_type.startswith("text/event-stream"):
+            self.headers["Cache-Control"] = "no-cache"
+            self.headers["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the events
+        self._framed = request.version >= HttpVersion11
+        if self._framed:
+            self.enable_chunked_encoding()
+        else:
+            self.force_close()  # HTTP/1.0 has no chunks: the body ends with the connection
+
+    def begin(self, exchange: Exchange) -> None:
+        """Send the head and let the exchange write."""
+        self._request.writer.send_headers()
+        if self._request.transport is None:
+            self.over.set_result(None)
+        else:
+            exchange.attach(self)
+
+    # --- the exchange's client -------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        # Not the response's own `write`: that is a coroutine, and here no task wakes for an event.
+        transport = self._request.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data)
+
+    def end(self) -> None:
+        self._finish()
+
+    def cut(self, *, at_once: bool = False) -> None:
+        transport = self._request.transport
+        if transport is not None:
+            if at_once:
+                transport.abort()
+            else:
+                transport.close()  # what is written goes out; the last chunk never does
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)

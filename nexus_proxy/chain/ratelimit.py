@@ -1,0 +1,58 @@
+"""May they, now.
+
+Strategy: the account's plan and the key's own limit are asked together. Only completions count; every other answer to
+a known key tells where the limit stands.
+"""
+
+import time
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from nexus_proxy.appkeys import COMPLETIONS, CONFIG, HEADERS, KEY, LIMITER, METRICS
+from nexus_proxy.core.money import ceil_div
+from nexus_proxy.core.plan import plan_of
+from nexus_proxy.errors import RateLimited
+from nexus_proxy.limiter.protocol import Limit, Refused, Standing
+
+
+@web.middleware
+async def ratelimit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the request against its limits, or refuse it. RateLimited."""
+    key = request.get(KEY)
+    if key is None:
+        return await handler(request)
+    account = key.account
+    plan = plan_of(request.app[CONFIG].plans, account.plan, account.paid_nano, account.spent_nano)
+    limits = [Limit(f"account:{account.account_id}", plan.rpm)]
+    if key.rpm is not None:
+        limits.append(Limit(f"key:{key.key_id}", key.rpm))
+    limiter, now_ns = request.app[LIMITER], time.monotonic_ns()
+    headers = request[HEADERS]
+    if request.match_info.route.name != COMPLETIONS:
+        _write(headers, await limiter.look(limits, now_ns))
+        return await handler(request)
+    verdict = await limiter.admit(limits, now_ns)
+    _write(headers, verdict.standing)
+    if isinstance(verdict, Refused):
+        request.app[METRICS].rate_limited()
+        raise RateLimited(
+            f"Rate limit of {verdict.standing.limit} requests per minute reached.",
+            retry_after_ns=verdict.retry_after_ns,
+        )
+    return await handler(request)
+
+
+def _write(headers: dict[str, str], standing: Standing) -> None:
+    headers["x-ratelimit-limit-requests"] = str(standing.limit)
+    headers["x-ratelimit-remaining-requests"] = str(standing.remaining)
+    headers["x-ratelimit-reset-requests"] = format_duration(standing.reset_ns)
+
+
+def format_duration(ns: int) -> str:
+    """Write a duration as OpenAI does: `0s`, `350ms`, `6s`, `1m0s`. Rounded up to a millisecond, or second from 1 s."""
+    ms = ceil_div(ns, 1_000_000)
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, seconds = divmod(ceil_div(ms, 1000), 60)
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

@@ -1,0 +1,72 @@
+"""What a verb's arguments look like: amounts, times, lists.
+
+Strategy: a wrong shape is wrong usage and ends here with exit code 2; whether a well-shaped value can be done is the
+admin's to say.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from nexus_proxy.core.money import parse_nano
+
+_DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Amount(click.ParamType[str]):
+    """An exact decimal; stays a text."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the shape."""
+        try:
+            parse_nano(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
+
+
+class Instant(click.ParamType[str]):
+    """An ISO date or time, or a duration from now such as 30d; becomes an ISO time in UTC."""
+
+    name = "time"
+
+    def __init__(self, *, ahead: bool) -> None:
+        self._sign = 1 if ahead else -1
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Resolve a duration against the clock; a time without an offset is UTC."""
+        text = str(value)
+        try:
+            if (match := _DURATION.fullmatch(text)) is not None:
+                instant = datetime.now(UTC) + self._sign * timedelta(**{_UNITS[match[2]]: int(match[1])})
+            else:
+                instant = datetime.fromisoformat(text)
+        except (ValueError, OverflowError):
+            self.fail(f"expected a time such as 2030-12-31, 2030-12-31T18:00Z or 30d, not {text!r}", param, ctx)
+        return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
+
+
+class Names(click.ParamType[list[str]]):
+    """A list with commas between."""
+
+    name = "a,b,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Split; at least one name."""
+        if isinstance(value, list):
+            return value
+        names = [name.strip() for name in str(value).split(",") if name.strip()]
+        if not names:
+            self.fail("expected at least one name", param, ctx)
+        return names
+
+
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)

@@ -1,0 +1,222 @@
+"""The shape of the configuration file: which keys there are, and what each may hold.
+
+Strategy: types that refuse instead of converting, so that a quoted number or a misspelt key is an error with a path,
+never a surprise. What needs more than one value to judge is judged in `config`. Keys, defaults and units are those of
+the dataclasses that they become.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from nexus_proxy.core.money import parse_nano
+from nexus_proxy.core.pricelist import TOKENS_MAX, exact
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _quoted(value: object) -> object:
+    if isinstance(value, (int, float)):
+        raise ValueError('expected a decimal in quotes, such as "0.10"; a bare number could not be read exactly')
+    return value
+
+
+def _price(text: str) -> str:
+    exact(text)
+    return text
+
+
+def _positive(text: str) -> str:
+    if not exact(text):
+        raise ValueError("expected a decimal above 0")
+    return text
+
+
+def _amount(text: str) -> str:
+    if parse_nano(text) < 0:
+        raise ValueError("expected an amount that is not negative")
+    return text
+
+
+def _listener(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or (":" in bare) != (bare != host) or not (port.isascii() and port.isdigit()):
+        raise ValueError('expected "host:port", such as "127.0.0.1:8080" or "[::1]:8080"')
+    if int(port) > 65_535:
+        raise ValueError("expected a port from 0 to 65535")
+    return text
+
+
+def _ledger_url(text: str) -> str:
+    scheme, _, path = text.partition(":")
+    if scheme != "sqlite":
+        raise ValueError('expected "sqlite:path"; other ledgers are not built yet')
+    if not path or path.startswith(("//", ":")) or "?" in path or "\0" in path:
+        raise ValueError('expected "sqlite:" and the path of a file, relative to this one or absolute')
+    return text
+
+
+Price = Annotated[str, BeforeValidator(_quoted), AfterValidator(_price)]
+Positive = Annotated[str, BeforeValidator(_quoted), AfterValidator(_positive)]
+Amount = Annotated[str, BeforeValidator(_quoted), AfterValidator(_amount)]
+Listener = Annotated[str, AfterValidator(_listener)]
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
+Tokens = Annotated[int, Field(ge=1, le=TOKENS_MAX)]
+TokensOrNone = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}$")]
+FilePath = Annotated[str, Field(min_length=1)]
+
+
+class Timeouts(_Shape):
+    connect_s: Seconds = 5.0
+    first_byte_s: Seconds = 600.0
+    silence_s: Seconds = 120.0
+    exchange_s: Seconds = 3600.0
+    client_headers_s: Seconds = 10.0
+    client_body_s: Seconds = 30.0
+    client_idle_s: Seconds = 75.0
+    client_stalled_s: Seconds = 60.0
+    commit_s: Seconds = 1.0
+    shutdown_s: Seconds = 120.0
+
+
+class Limits(_Shape):
+    body_bytes: Bytes = 10 * 1024 * 1024
+    bodies_bytes: Bytes = 256 * 1024 * 1024
+    answer_bytes: Bytes = 1024 * 1024 * 1024
+    drain_s: Seconds = 60.0
+    drain_bytes: Bytes = 1024 * 1024
+    drains: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+
+
+class Server(_Shape):
+    listen: Listener = "127.0.0.1:8080"
+    admin_listen: Listener = "127.0.0.1:9090"
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+
+
+class Ledger(_Shape):
+    url: Annotated[str, AfterValidator(_ledger_url)] = "sqlite:nexus.db"
+
+
+class Limiter(_Shape):
+    url: Literal["memory:"] = "memory:"
+
+
+class Billing(_Shape):
+    currency: Currency = "USD"
+    fx: dict[Currency, Positive] = {}
+    markup: Positive = "1.0"
+
+
+class Plan(_Shape):
+    rung: bool = False
+    rpm: Annotated[int, Field(ge=1, le=1_000_000)]
+    min_paid: Amount = "0"
+    min_spent: Amount = "0"
+
+
+class Provider(_Shape):
+    dialect: str | None = None
+    base_url: str | None = None
+    api_key_env: Annotated[str, Field(min_length=1)] | None = None
+    api_key_file: FilePath | None = None
+    currency: Currency | None = None
+    allow_private: bool = False
+    ask_usage: bool | None = None
+    on_disconnect: Literal["drain", "cancel"] = "drain"
+    in_flight_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    retry_stale: bool = True
+    ca_file: FilePath | None = None
+
+
+class PriceTier(_Shape):
+    input_max: Tokens | None = None
+    output_max: Tokens | None = None
+    input: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    output: Price | None = None
+    thinking: Price | None = None
+
+
+class PriceTable(_Shape):
+    currency: Currency | None = None
+    input: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    output: Price
+    thinking: Price | None = None
+    tiers: Annotated[list[PriceTier], Field(max_length=32)] = []
+
+
+class Model(_Shape):
+    enabled: bool = True
+    provider: Name | None = None
+    upstream: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,256}$")] | None = None
+    price: PriceTable | None = None
+    created: Annotated[int, Field(ge=0, le=1 << 40)] | None = None
+    context: Tokens | None = None
+    max_output: Tokens | None = None
+    default_output: Tokens | None = None
+    limit_parameter: Literal["max_tokens", "max_completion_tokens"] | None = None
+    limit_covers_thinking: bool | None = None
+    thinking_max: TokensOrNone | None = None
+    send_temperature: bool | None = None
+    media_tokens: TokensOrNone | None = None
+    template_tokens: TokensOrNone | None = None
+    allowed_parameters: list[str] | None = None
+
+
+FREE_AND_PAID = {"free": Plan(rung=True, rpm=10), "paid": Plan(rung=True, rpm=60, min_paid="5.00")}
+
+
+class File(_Shape):
+    """The whole file. A section that is absent has these defaults."""
+
+    server: Server = Server()
+    ledger: Ledger = Ledger()
+    limiter: Limiter = Limiter()
+    billing: Billing = Billing()
+    plans: dict[Name, Plan] = FREE_AND_PAID
+    providers: dict[Name, Provider] = {}
+    models: dict[ModelId, Model] = {}
+
+
+Mistakes = dict[tuple[str, ...], str]  # where → what was expected
+_NAMED = {"plans", "providers", "models"}  # sections of named tables, of which a wrong one is left out alone
+
+
+def check_shape(document: dict[str, Any]) -> tuple[File, Mistakes]:
+    """Return the file without what is wrong in it, and what is wrong. Values are never quoted: one may be a secret."""
+    try:
+        return File.model_validate(document), {}
+    except ValidationError as error:
+        mistakes: Mistakes = {}
+        kept = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
+        for entry in error.errors(include_url=False, include_input=False):
+            where = tuple(str(part) for part in entry["loc"] if part != "[key]")
+            mistakes.setdefault(where, _expected(entry["type"], entry["msg"]))
+            section = kept.get(where[0])
+            if where[0] in _NAMED and len(where) > 1 and isinstance(section, dict):
+                section.pop(where[1], None)
+            else:
+                kept.pop(where[0], None)
+        return File.model_validate(kept), mistakes
+
+
+def _expected(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "missing"
+    if kind == "string_pattern_mismatch":
+        return message.replace("String should match pattern", "expected text that matches")
+    return message.removeprefix("Value error, ").replace("Input should be", "expected")

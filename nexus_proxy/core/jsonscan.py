@@ -1,0 +1,133 @@
+"""Find the usage in a JSON document that is too long to hold, or that broke off.
+
+Strategy: a regular expression jumps from mark to mark; a stack of the keys that lead to the current place tells where
+a mark stands. Strings are skipped as such, whatever they contain. Of the document only the usage objects are kept, up
+to USAGE_BYTES_MAX each. Keys written with escapes are not recognised. Nothing in here raises.
+"""
+
+import re
+
+DEPTH_MAX = 1024  # a deeper document is not scanned further
+KEY_BYTES_MAX = 64
+USAGE_BYTES_MAX = 65_536
+
+_MARK = re.compile(rb'["{}\[\],:]')
+_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the closing quote, or to the end of the piece
+
+_TOP = [b""]
+_CHOICES = [b"", b"choices"]
+_CHOICE = [b"", b"choices", b""]
+_TEXTS = frozenset({b"content", b"text", b"reasoning_content", b"reasoning", b"refusal", b"name", b"arguments"})
+
+
+class Scanner:
+    """Reads a document piece by piece."""
+
+    def __init__(self) -> None:
+        self.usage = b""  # the last value of the top-level `usage`
+        self.choice_usage = b""  # the last value of a choice's `usage`
+        self.choices = False  # a choice was seen
+        self.text_bytes = 0  # of what the choices say, as it is written
+        self.closed = False  # the document is whole, and nothing but white space follows it
+        self._broken = False
+        self._path: list[bytes] = []  # for each open container the key under which it stands; b"" in an array
+        self._kinds = bytearray()  # for each open container its bracket
+        self._key = b""  # the key of the value that is being read
+        self._key_next = False
+        self._string = False  # within a string
+        self._escaped = False  # the piece before ended with a backslash within a string
+        self._text = bytearray()  # of the string that is a key
+        self._capture: bytearray | None = None
+        self._capture_depth = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next piece."""
+        at = start = 0  # `start`: from where on a captured value is not yet copied
+        while at < len(data) and not self._broken:
+            if self._string:
+                at = self._skip_string(data, at)
+                continue
+            match = _MARK.search(data, at)
+            if match is None:
+                break
+            at = match.end()
+            mark = data[at - 1]
+            if self._capture is not None and mark in b",}]" and len(self._path) == self._capture_depth:
+                self._end_capture(data[start : at - 1])
+            if self._step(mark):
+                start = at
+        if self._capture is not None:
+            self._add(data[start:])
+
+    def _step(self, mark: int) -> bool:
+        """Take a mark outside of strings. True if a value to keep begins after it."""
+        if self.closed:
+            self._broken, self.closed = True, False
+        elif mark == 0x22:  # "
+            self._string = True
+            self._text.clear()
+        elif mark in b"{[":
+            self._open(mark)
+        elif mark in b"}]":
+            if not self._kinds or self._kinds.pop() != mark - 2:  # } and ] are two above their openers
+                self._broken = True
+                return False
+            self._key = self._path.pop()
+            self._key_next = False
+            self.closed = not self._path
+        elif mark == 0x2C:  # ,
+            self._key_next = self._kinds.endswith(b"{")
+        else:  # :
+            self._key_next = False
+            if self._key == b"usage" and self._path in (_TOP, _CHOICE):
+                self._capture = bytearray()
+                self._capture_depth = len(self._path)
+                return True
+        return False
+
+    def _open(self, mark: int) -> None:
+        if len(self._path) == DEPTH_MAX:
+            self._broken = True
+            return
+        self._path.append(self._key)
+        self._kinds.append(mark)
+        self._key = b""
+        self._key_next = mark == 0x7B  # {
+        if self._path == _CHOICE and self._key_next:
+            self.choices = True
+
+    def _skip_string(self, data: bytes, at: int) -> int:
+        """Go to the end of the string, or of the piece; return where that is."""
+        begin = at
+        if self._escaped:
+            self._escaped = False
+            at += 1
+        end = _STRING.match(data, at).end()  # type: ignore[union-attr]  # it matches the empty string too
+        if self._key_next:
+            self._text += data[begin : min(end, begin + KEY_BYTES_MAX - len(self._text))]
+        elif self._key in _TEXTS and self._path[1:2] == [b"choices"]:
+            self.text_bytes += end - begin
+        if end == len(data):
+            return end
+        if data[end] == 0x22:
+            self._string = False
+            if self._key_next:
+                self._key = bytes(self._text)
+        else:
+            self._escaped = True  # a backslash, and the piece ends
+        return end + 1
+
+    def _add(self, piece: bytes) -> None:
+        assert self._capture is not None
+        self._capture += piece
+        if len(self._capture) > USAGE_BYTES_MAX:
+            self._capture = None
+
+    def _end_capture(self, piece: bytes) -> None:
+        self._add(piece)
+        if self._capture is not None:
+            if self._capture_depth == 1:
+                self.usage = bytes(self._capture)
+            else:
+                self.choice_usage = bytes(self._capture)
+            self._capture = None

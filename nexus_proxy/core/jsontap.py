@@ -1,0 +1,145 @@
+"""The tap of an answer that is one JSON document.
+
+Strategy: white space that comes before the document is keep-alive and goes out at once; the document is held until it
+is whole, so that its charge can stand in the headers. One that grows beyond ANSWER_BYTES_MAX is streamed: everything
+goes out as it comes but its last byte that is not white space, so that it is no document before `release`. A document
+that was not held to its end is read by the scanner, and so is, beforehand, one that is getting long.
+"""
+
+from typing import Any
+
+from nexus_proxy.core.answer import Answer, is_error, read_json
+from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.jsonscan import Scanner
+from nexus_proxy.core.sse import BOM
+from nexus_proxy.core.usage import Usage, read_usage
+
+ANSWER_BYTES_MAX = 1 << 20  # a longer unstreamed answer is no longer buffered whole
+SCAN_BYTES_MIN = 65_536  # from here on the scanner keeps up, so that the event loop never waits for a whole mebibyte
+_SPACE = b" \t\r\n"
+
+
+class JsonTap:
+    """Reads one document. See `tap.Tap` for what its members promise.
+
+    `usage`, `output_bytes` and `began` of a document that has not ended are found by scanning it when they are asked
+    for; that costs as much again as parsing it, so ask only where the answer is used.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.refusal: dict[str, Any] | None = None
+        self.error: dict[str, Any] | None = None
+        self.done = False  # one document has no `[DONE]`
+        self.streaming = False  # too long to be buffered
+        self.complete = False
+        self._dialect = dialect
+        self._buffer = bytearray()  # what is kept back
+        self._answer: Answer | None = None  # once parsed
+        self._scanner = Scanner()
+        self._scanned = 0  # bytes of the buffer that the scanner has had
+        self._given = False  # the client has had a byte
+        self._ended = False
+        self._released = False
+
+    # --- what the exchange asks -----------------------------------------------------------------------------------
+
+    @property
+    def usage(self) -> Usage | None:
+        """The usage, if it is real."""
+        if self._answer is not None:
+            return self._answer.usage
+        self._scan()
+        in_choice = read_json(self._scanner.choice_usage) if self._dialect.usage_in_choice else None
+        return read_usage(read_json(self._scanner.usage), in_choice)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of content, reasoning and tool arguments seen."""
+        if self._answer is not None:
+            return self._answer.output_bytes
+        self._scan()
+        return self._scanner.text_bytes
+
+    @property
+    def began(self) -> bool:
+        """It is a completion, or the beginning of one."""
+        if self._answer is not None:
+            return self._answer.began
+        return self.usage is not None or self._scanner.choices
+
+    @property
+    def at_boundary(self) -> bool:
+        """An event of ours never belongs into a document."""
+        return False
+
+    @property
+    def kept(self) -> int:
+        """Bytes that are kept back now."""
+        return len(self._buffer)
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, once it has ended, if no byte of it has been released: send it instead of `release()`."""
+        return bytes(self._buffer) if self._ended and not self._given else None
+
+    # --- bytes ----------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the body as they come; return what the client may have now."""
+        if self._released:
+            return data
+        if not self._buffer and not self.streaming and not data.strip(_SPACE):
+            self._given = self._given or bool(data)
+            return data
+        self._buffer += data
+        if len(self._buffer) >= SCAN_BYTES_MIN or self.streaming:
+            self._scan()
+        if not self.streaming and len(self._buffer) <= ANSWER_BYTES_MAX:
+            return b""
+        self.streaming = self._given = True
+        until = max(0, len(self._buffer.rstrip(_SPACE)) - 1, len(self._buffer) - ANSWER_BYTES_MAX)
+        return self._take(until)
+
+    def end(self) -> None:
+        """The body ended as its framing says. Afterwards `complete` is final."""
+        if self._ended or self._released:
+            return
+        self._ended = True
+        if self.streaming:
+            self.complete = self._scanner.closed and self._scanner.choices
+            return
+        self._answer = Answer(self._dialect)
+        found = read_json(bytes(self._buffer).removeprefix(BOM))
+        if not isinstance(found, dict):
+            return
+        if is_error(found):
+            self.error = found
+            if not self._given:
+                self.refusal = found
+                return
+        self._answer.read(found)
+        self.complete = bool(self._answer.choices)
+
+    def partial(self) -> bytes:
+        """Return, and forget, what is kept back of a document that broke off; of a whole one all but its last byte."""
+        if self.refusal is not None:
+            return b""
+        self._scan()
+        size = len(self._buffer)
+        return self._take(len(self._buffer.rstrip(_SPACE)) - 1 if self._scanner.closed else size)
+
+    def release(self) -> bytes:
+        """Return everything that is kept back, for the client; from now on `feed` keeps nothing back."""
+        self._released = True
+        return b"" if self.refusal is not None else self._take(len(self._buffer))
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        self._scanned -= size
+        return taken
+
+    def _scan(self) -> None:
+        if self._scanned < len(self._buffer):
+            self._scanner.feed(bytes(self._buffer[self._scanned :]))
+            self._scanned = len(self._buffer)

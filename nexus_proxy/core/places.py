@@ -1,0 +1,30 @@
+"""A bounded number of places: a limit on everything that could otherwise pile up."""
+
+from collections.abc import Callable
+
+
+class Places:
+    """How many places there are, and how many are taken. `observe` is told when that changes."""
+
+    __slots__ = ("_observe", "most", "taken")
+
+    def __init__(self, most: int, observe: Callable[[int], None] | None = None) -> None:
+        self.most = most
+        self.taken = 0
+        self._observe = observe
+
+    def enter(self, number: int = 1) -> bool:
+        """Take places, or tell that there are not as many."""
+        if self.taken + number > self.most:
+            return False
+        self.taken += number
+        if self._observe is not None:
+            self._observe(self.taken)
+        return True
+
+    def leave(self, number: int = 1) -> None:
+        """Give places back."""
+        assert 0 <= number <= self.taken
+        self.taken -= number
+        if self._observe is not None:
+            self._observe(self.taken)

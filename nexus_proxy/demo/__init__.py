@@ -1,0 +1,1 @@
+"""The built-in provider, and what `nexus-proxy demo` shows with it."""

@@ -1,0 +1,95 @@
+"""The parts of the demo, started in order and taken down in reverse: provider, configuration file, door, account, key.
+
+Strategy: nothing is faked but the model. The configuration is a file that is read as any other, the account is made
+over the admin socket, and the ledger is a file that anybody can open meanwhile.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from nexus_proxy.api.admin_socket import call
+from nexus_proxy.app import Door
+from nexus_proxy.config import load
+from nexus_proxy.demo.provider import DemoProvider
+
+MODEL: Final = "demo-chat"
+ACCOUNT: Final = "demo"
+DOLLARS: Final = "5.00"
+PRICES: Final[Mapping[str, str]] = MappingProxyType({"input": "0.50", "cached_input": "0.05", "output": "2.00"})
+SYSTEM: Final[Mapping[str, str]] = MappingProxyType({"role": "system", "content": "You are a friendly assistant."})
+
+_CONFIG: Final = """\
+# Written by `nexus-proxy demo`; every other verb works with it while the demo serves.
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+
+[ledger]
+url = "sqlite:nexus.db"
+
+[billing]
+currency = "USD"
+
+[plans.demo]
+rung = true
+rpm = 600
+
+[providers.demo]
+dialect = "openai"
+base_url = "{base_url}"
+api_key_env = "NEXUS_DEMO_API_KEY"
+allow_private = true
+
+[models."{model}"]
+provider = "demo"
+upstream = "{model}"
+price = {{ input = "{input}", cached_input = "{cached_input}", output = "{output}" }}
+context = 32768
+max_output = 4096
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What the showing works with. The door serves as long as the scene is open."""
+
+    provider: DemoProvider
+    door: Door
+    config_path: Path
+    ledger_path: Path
+    key: str
+
+    @property
+    def base_url(self) -> str:
+        """Where clients go."""
+        return f"http://127.0.0.1:{self.door.port}/v1"
+
+
+@contextlib.asynccontextmanager
+async def scene(*, pace_s: float = 0.02) -> AsyncIterator[Scene]:
+    """Open the scene on free ports and in a directory of its own, which is removed in the end."""
+    async with contextlib.AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nexus-demo-")))
+        provider = DemoProvider(pace_s=pace_s, warm=[dict(SYSTEM)])
+        stack.push_async_callback(provider.stop)
+        await provider.start()
+        config_path = directory / "nexus.toml"
+        config_path.write_text(_CONFIG.format(base_url=provider.base_url, model=MODEL, **PRICES), "utf-8")
+        config = load(config_path, {"NEXUS_DEMO_API_KEY": provider.api_key})
+        door = Door(config)
+        stack.push_async_callback(door.stop)
+        await door.start()
+
+        async def admin(verb: str, **arguments: Any) -> Any:
+            return await asyncio.to_thread(call, config.ledger_path, verb, arguments)
+
+        await admin("account_create", account=ACCOUNT)
+        await admin("topup", account=ACCOUNT, amount=DOLLARS, external_id="demo-1", note="a few dollars to try it with")
+        key = (await admin("key_create", account=ACCOUNT, name="demo"))["key"]
+        yield Scene(provider, door, config_path, config.ledger_path, key)

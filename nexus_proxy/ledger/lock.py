@@ -1,0 +1,49 @@
+"""One writer for one ledger file, across processes.
+
+Strategy: an exclusive `flock` on `<ledger>.lock`, which the kernel drops when the process ends, however it ends. The
+file stays; it names the holder for the message.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+
+from nexus_proxy.errors import LedgerError
+
+
+class LedgerInUse(LedgerError):
+    """Another process, or another store of this one, is the ledger's writer."""
+
+
+class WriterLock:
+    """The right to write one ledger file."""
+
+    def __init__(self, ledger: Path) -> None:
+        resolved = ledger.resolve()  # two names of one file are one lock
+        self.path = resolved.with_name(resolved.name + ".lock")
+        self._descriptor: int | None = None
+
+    def take(self) -> None:
+        """Take the lock, or raise LedgerInUse at once. LedgerError if the lock file cannot be opened."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise LedgerError(f"cannot open the lock file {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise LedgerInUse(
+                f"the ledger is in use by process {holder} (lock file {self.path}); "
+                "one ledger file has one writer: stop that process, or ask it through its admin socket"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock back. Releasing twice is no error."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,27 @@
+"""How a ledger file gets from the version it has to the version that this program needs.
+
+Strategy: each step and the record that it was done are one transaction, so a process killed in the middle leaves the
+version before or the version after, never something between. Steps are only ever added at the end.
+"""
+
+import sqlite3
+
+from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger.schema import TABLES
+from nexus_proxy.ledger.views import VIEWS
+
+STEPS: tuple[str, ...] = (TABLES + VIEWS,)
+
+
+def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:
+    """Bring the file to the newest version. LedgerError if a newer program has written it."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(steps):
+        raise LedgerError(f"the ledger has version {version}, this program knows up to {len(steps)}: use a newer one")
+    for number, step in enumerate(steps[version:], version + 1):
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise

@@ -1,0 +1,92 @@
+"""The money that is set aside for one request, from the durable hold to the one settlement.
+
+Strategy: whoever conducts the request lends this object to the exchange; it knows the price, the bound and the ledger,
+so the exchange only says what it saw. Settling twice is impossible here (the first verdict stands) and in the
+database. A settlement is never cancelled: who waits for it may give up, the ledger does not.
+"""
+
+import asyncio
+from typing import Protocol
+
+from nexus_proxy.core.pricing import Price
+from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
+
+
+class Settler(Protocol):
+    """What of the writer is needed here."""
+
+    def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
+        """Queue a settlement; the future ends when it is durable."""
+
+    def progress(self, op: Progress) -> None:
+        """Remember what would be charged if this process died now."""
+
+
+class Reservation:
+    """A durable hold. `verdict` and `settled` are None until it is settled."""
+
+    __slots__ = ("_commit_s", "_future", "_last", "_opened", "_writer", "hold", "late", "price", "settled", "verdict")
+
+    def __init__(self, writer: Settler, hold: Hold, price: Price, *, opened: float, commit_s: float) -> None:
+        self._writer = writer
+        self._opened = opened  # the loop's time
+        self._commit_s = commit_s
+        self._last: Usage | None = None
+        self._future: asyncio.Future[Settled | AlreadySettled] | None = None
+        self.hold = hold
+        self.price = price
+        self.verdict: Verdict | None = None
+        self.settled: Settled | None = None
+        self.late = False
+
+    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int) -> None:
+        """Journal the counts seen so far, if they changed."""
+        counts = usage or estimate(prompt_estimate, output_bytes)
+        if counts != self._last and self.verdict is None:
+            self._last = counts
+            self._writer.progress(Progress(self.hold.request_id, counts))
+
+    def settle(
+        self, ending: Ending, *, status: int, first_byte: float | None = None, flags: tuple[str, ...] = ()
+    ) -> Verdict:
+        """Decide and post what the ending is charged; only the first call does. `first_byte` is the loop's time."""
+        if self.verdict is not None:
+            return self.verdict
+        self.verdict = verdict = decide(ending, self.price, self.hold.hold_nano)
+        if verdict.usage is not None and verdict.usage.flagged:
+            flags = (*flags, "usage_flagged")
+        lived_ms = int((asyncio.get_running_loop().time() - self._opened) * 1000)
+        self._future = self._writer.settle(
+            Settle(
+                request_id=self.hold.request_id,
+                end_state=verdict.end_state,
+                usage_source=verdict.usage_source,
+                usage=verdict.usage,
+                charge_nano=verdict.charge_nano,
+                cost_nano=verdict.cost_nano,
+                status=status,
+                closed_ms=self.hold.opened_ms + lived_ms,
+                first_byte_ms=None if first_byte is None else int((first_byte - self._opened) * 1000),
+                duration_ms=lived_ms,
+                flags=" ".join(flags),
+                estimator=ESTIMATOR_VERSION if verdict.usage_source is UsageSource.ESTIMATED else None,
+            )
+        )
+        return verdict
+
+    async def durable(self) -> None:
+        """Wait until the settlement is durable, but not longer than the commit deadline.
+
+        `late` tells afterwards that the deadline passed first; the ledger goes on trying.
+        """
+        future = self._future
+        assert future is not None
+        await asyncio.wait((future,), timeout=self._commit_s)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            outcome = future.result()
+            if isinstance(outcome, Settled):
+                self.settled = outcome
+        else:
+            self.late = True

@@ -1,0 +1,218 @@
+"""The ledger in one SQLite file.
+
+Strategy: one read-write connection in one process, behind an exclusive lock file; one transaction a batch, in WAL mode
+with `synchronous=FULL`, so that what `apply` has returned survives a power loss. Errors of SQLite are mapped here and
+only here: the ones that pass (locked, disk full) from the ones after which nothing can be relied on.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, assert_never
+
+from nexus_proxy.core.pricing import Price, amount_nano
+from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger import prices
+from nexus_proxy.ledger.admin import Administration
+from nexus_proxy.ledger.entries import GENESIS
+from nexus_proxy.ledger.lock import WriterLock
+from nexus_proxy.ledger.migrations import migrate
+from nexus_proxy.ledger.posting import Posting, Tail
+from nexus_proxy.ledger.protocol import (
+    CreateAccount,
+    CreateKey,
+    DeclarePlans,
+    DeclarePrices,
+    Hold,
+    Operation,
+    Outcome,
+    Progress,
+    RevokeKey,
+    SetAccount,
+    Settle,
+    StoreBroken,
+    StoreBusy,
+    TopUp,
+)
+
+VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
+OPEN_TIMEOUT_S: Final = 5.0
+BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops meanwhile whoever gave up
+
+# SQLITE_IOERR_SHMSIZE is what a full disk says when the WAL's index has to grow.
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_SMALL_TABLES = ("runs", "plans", "accounts", "keys", "price_versions")
+
+_LEFT_OPEN = """
+SELECT request_id, price_id, hold_nano, prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
+    reasoning_tokens
+FROM requests WHERE state = 'open' AND run_id <> ?
+"""
+
+
+class SqliteStore:
+    """A `Store` on a file. Called from one thread only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = WriterLock(path)
+        self._connection: sqlite3.Connection | None = None
+        self._run_id = 0
+        self._tail: Tail = (0, GENESIS)
+        self._currencies: dict[str, str] = {}  # of price versions
+
+    def open(self) -> None:
+        """Open or create, migrate, take the run id. LedgerError if that cannot be."""
+        if sqlite3.sqlite_version_info < VERSION_MIN:
+            raise LedgerError(f"SQLite {sqlite3.sqlite_version} has no STRICT tables: 3.37 or newer is needed")
+        self._lock.take()
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            self.close()
+            raise LedgerError(f"the ledger {self.path} cannot be opened: {error}") from error
+        except LedgerError:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        # Transactions are ours to begin and end, hence isolation_level=None.
+        connection = sqlite3.connect(
+            self.path, timeout=OPEN_TIMEOUT_S, isolation_level=None, cached_statements=256, check_same_thread=False
+        )
+        self._connection = connection
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise LedgerError(f"the ledger {self.path} cannot be put into WAL mode (it stays in {mode!r})")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA cache_size = -65536")  # KiB
+        connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+        migrate(connection)
+        for table in _SMALL_TABLES:
+            found = connection.execute(f"PRAGMA quick_check('{table}')").fetchone()[0]
+            if found != "ok":
+                raise LedgerError(f"the ledger {self.path} is damaged, in {table}: {found}; restore a backup")
+        now_ms = time.time_ns() // 1_000_000
+        cursor = connection.execute(
+            "INSERT INTO runs (pid, started_ms, alive_ms) VALUES (?, ?, ?)", (os.getpid(), now_ms, now_ms)
+        )
+        assert cursor.lastrowid is not None
+        self._run_id = cursor.lastrowid
+        last = connection.execute("SELECT entry_id, hash FROM entries ORDER BY entry_id DESC LIMIT 1").fetchone()
+        self._tail = last or (0, GENESIS)
+        self._load_currencies()
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+
+    def recover(self, now_ms: int) -> int:
+        """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
+        with self._transaction() as posting:
+            assert self._connection is not None
+            left = self._connection.execute(_LEFT_OPEN, (self._run_id,)).fetchall()
+            known: dict[str, Price] = {}
+            for request_id, price_id, hold_nano, *counts in left:
+                price = known.get(price_id) or known.setdefault(price_id, self._price(price_id))
+                usage = None if counts[0] is None else Usage(*counts)
+                posting.settle(_crashed(request_id, usage, price, hold_nano, now_ms))
+        return len(left)
+
+    def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
+        """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
+        with self._transaction() as posting:
+            assert self._connection is not None
+            if not batch:
+                now_ms = time.time_ns() // 1_000_000
+                self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms, self._run_id))
+            administration = Administration(self._connection, posting)
+            outcomes = [self._one(op, posting, administration) for op in batch]
+        return outcomes
+
+    def close(self) -> None:
+        """Release everything. Closing twice is no error."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._lock.release()
+
+    def _one(self, op: Operation, posting: Posting, administration: Administration) -> Outcome:
+        match op:
+            case Hold():
+                return posting.hold(op)
+            case Settle():
+                return posting.settle(op)
+            case Progress():
+                return posting.progress(op)
+            case TopUp():
+                return administration.top_up(op)
+            case CreateAccount():
+                return administration.create_account(op)
+            case SetAccount():
+                return administration.set_account(op)
+            case CreateKey():
+                return administration.create_key(op)
+            case RevokeKey():
+                return administration.revoke_key(op)
+            case DeclarePlans():
+                return administration.declare_plans(op)
+            case DeclarePrices():
+                outcome = administration.declare_prices(op)
+                self._load_currencies()
+                return outcome
+            case _:
+                assert_never(op)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Posting]:
+        connection = self._connection
+        assert connection is not None, "the store is not open"
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            posting = Posting(connection, self._run_id, self._tail, self._currencies)
+            yield posting
+            posting.finish()
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back(connection)
+            if not isinstance(error, sqlite3.Error):
+                raise
+            code = getattr(error, "sqlite_errorcode", 0)
+            passing = code in _PASSING or (code & 0xFF) in _PASSING
+            raise (StoreBusy if passing else StoreBroken)(f"{error} (SQLite code {code})") from error
+        self._tail = posting.tail
+
+    def _roll_back(self, connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise StoreBroken(f"a transaction could not be rolled back: {error}") from error
+
+    def _load_currencies(self) -> None:
+        assert self._connection is not None
+        self._currencies.update(self._connection.execute("SELECT price_id, cost_currency FROM price_versions"))
+
+    def _price(self, price_id: str) -> Price:
+        assert self._connection is not None
+        row = self._connection.execute(f"{prices.SELECT} WHERE price_id = ?", (price_id,)).fetchone()
+        return prices.from_row(row).price
+
+
+def _crashed(request_id: str, usage: Usage | None, price: Price, hold_nano: int, now_ms: int) -> Settle:
+    """Return how a hold ends whose process died: with its last progress, never above the hold, or with nothing."""
+    if usage is None:
+        return Settle(request_id, EndState.CRASHED, UsageSource.NONE, None, 0, 0, status=0, closed_ms=now_ms)
+    return Settle(
+        request_id,
+        EndState.CRASHED,
+        UsageSource.RECOVERED,
+        usage,
+        min(amount_nano(price.tiers, usage), hold_nano),
+        amount_nano(price.cost_tiers, usage),
+        status=0,
+        closed_ms=now_ms,
+    )

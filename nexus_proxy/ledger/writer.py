@@ -1,0 +1,316 @@
+"""The one writer of the ledger: a thread that commits whatever has queued up, and only then tells who waits.
+
+Strategy: the event loop puts operations into a queue; the thread takes what is there, applies it as one durable
+transaction, and hands all outcomes back in one call into the loop. While a batch is being committed the next one
+gathers, so durability costs one disk flush a batch.
+
+A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
+that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
+is busy they stay queued, in order, and are tried again. All decisions about who still waits are made in the loop, so
+that no lock is needed. If the store breaks, or the thread meets what it does not expect, nothing is tried again:
+`on_broken` is told, and the process should end (fail stop).
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Final, cast
+
+from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.errors import LedgerError, LedgerUnavailable
+from nexus_proxy.ledger.protocol import (
+    AlreadySettled,
+    Held,
+    Hold,
+    Operation,
+    Outcome,
+    Progress,
+    Settle,
+    Settled,
+    Short,
+    Store,
+    StoreBroken,
+    StoreBusy,
+    Suspended,
+)
+
+BATCH_MAX: Final = 512  # operations of one transaction
+BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
+PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
+RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
+STOP_TIMEOUT_S: Final = 5.0  # how long a stop waits for a store that is busy; what is left is recovered at next start
+
+
+class _Item:
+    """An operation on its way. `abandoned` is set by the loop and read by the thread: nobody waits any more."""
+
+    __slots__ = ("abandoned", "future", "op")
+
+    def __init__(self, op: Operation, future: "asyncio.Future[Outcome] | None") -> None:
+        self.op = op
+        self.future = future
+        self.abandoned = False
+
+    def expire(self) -> None:
+        if self.future is not None and not self.future.done():
+            self.abandoned = True
+            self.future.set_exception(_unavailable())
+
+
+class Writer:
+    """Group commit on a store. Everything but the thread's own methods is called from the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        commit_timeout_s: float = 1.0,
+        on_broken: Callable[[BaseException], None],
+    ) -> None:
+        self.observe: Callable[[int, float], None] | None = None  # a batch was committed: operations, seconds
+        self.batches = 0
+        self.operations = 0
+        self.withdrawn = 0  # holds voided because nobody waited for them any more
+        self.busy = 0  # commits that have to be tried again; counted by the thread
+        self._store = store
+        self._loop = loop
+        self._commit_timeout_s = commit_timeout_s
+        self._on_broken = on_broken
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._unsettled = 0  # settlements and other items whose outcome has not come back
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._writable = False
+        self._accepting = False
+
+    @property
+    def writable(self) -> bool:
+        """The last commit succeeded, and the writer runs."""
+        return self._writable and self._accepting
+
+    @property
+    def queued(self) -> int:
+        """Operations whose outcome has not come back."""
+        return self._unsettled
+
+    async def start(self) -> int:
+        """Open the store and recover it; return how many holds an earlier run had left open. LedgerError."""
+        started: asyncio.Future[int] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="ledger-writer", daemon=True)
+        self._thread.start()
+        recovered = await started
+        self._accepting = True
+        return recovered
+
+    async def stop(self) -> None:
+        """Commit what is queued, then end the thread and close the store."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        if self._accepting:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), STOP_TIMEOUT_S)
+        self._accepting = False
+        self._queue.put(None)
+        await asyncio.to_thread(thread.join)
+
+    async def hold(self, op: Hold) -> Held | Short | Suspended:
+        """Return when the hold is durable, or refused. LedgerUnavailable if it could not be had in time."""
+        return cast(Held | Short | Suspended, await self.run(op))
+
+    def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
+        """Queue a settlement; the future ends when it is durable, which may be late but is never given up."""
+        item = self._put(op)
+        assert item.future is not None
+        return cast("asyncio.Future[Settled | AlreadySettled]", item.future)
+
+    def progress(self, op: Progress) -> None:
+        """Journal with the next batch what would be charged if this process died; only a request's newest counts."""
+        if self._accepting:
+            self._queue.put(_Item(op, None))
+
+    async def run(self, op: Operation) -> Outcome:
+        """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""
+        item = self._put(op)
+        assert item.future is not None
+        timer = self._loop.call_later(self._commit_timeout_s, item.expire)
+        try:
+            return await item.future
+        except asyncio.CancelledError:
+            item.abandoned = True
+            if item.future.done() and not item.future.cancelled() and item.future.exception() is None:
+                self._withdraw(op, item.future.result())  # it was ours before we could be told
+            raise
+        finally:
+            timer.cancel()
+
+    def _put(self, op: Operation) -> _Item:
+        item = _Item(op, self._loop.create_future())
+        if self._accepting:
+            self._unsettled += 1
+            self._idle.clear()
+            self._queue.put(item)
+        else:
+            _fail(item)
+        return item
+
+    def _deliver(self, items: list[_Item], outcomes: list[Outcome], commit_s: float) -> None:
+        """Tell who waits; take back what nobody waits for."""
+        self.batches += 1
+        self.operations += len(outcomes)
+        for item, outcome in zip(items, outcomes, strict=False):  # progress follows the items; nobody waits for it
+            if item.future is None:
+                continue
+            if item.future.done():
+                self._withdraw(item.op, outcome)
+            else:
+                item.future.set_result(outcome)
+        self._forget(len(items))
+        if self.observe is not None:
+            self.observe(len(outcomes), commit_s)
+
+    def _withdraw(self, op: Operation, outcome: Outcome) -> None:
+        if isinstance(op, Hold) and isinstance(outcome, Held):
+            self.withdrawn += 1
+            self.settle(
+                Settle(
+                    op.request_id,
+                    EndState.CLIENT_GONE,
+                    UsageSource.NONE,
+                    None,
+                    0,
+                    0,
+                    status=499,
+                    closed_ms=time.time_ns() // 1_000_000,
+                    flags="withdrawn",
+                )
+            )
+
+    def _forget(self, count: int) -> None:
+        self._unsettled -= count
+        if self._unsettled == 0:
+            self._idle.set()
+
+    def _break(self, error: BaseException, items: list[_Item]) -> None:
+        """Fail everybody who waits, and have the process ended."""
+        self._end(items)
+        self._on_broken(error)
+
+    def _end(self, items: list[_Item]) -> None:
+        """The thread ends: fail what it had taken and what is still queued."""
+        self._accepting = self._writable = False
+        while not self._queue.empty():
+            item = self._queue.get()
+            if item is not None:
+                items.append(item)
+        for item in items:
+            _fail(item)
+        self._unsettled = 0
+        self._idle.set()
+
+    # --- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self, started: "asyncio.Future[int]") -> None:
+        backlog: list[_Item] = []
+        try:
+            try:
+                self._store.open()
+                recovered = self._store.recover(time.time_ns() // 1_000_000)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the starter waits for it
+                self._call(_refuse, started, error)
+                return
+            self._writable = True
+            self._call(_resolve, started, recovered)
+            try:
+                self._serve(backlog)
+                self._call(self._end, backlog)
+            except BaseException as error:  # noqa: BLE001 - the supervisor: a writer that dies must not die silently
+                self._call(self._break, error, backlog)
+        finally:
+            self._store.close()
+
+    def _serve(self, backlog: list[_Item]) -> None:
+        """Take, commit, hand back, until the queue's end. `backlog` has what is taken and not handed back."""
+        progress: dict[str, Progress] = {}
+        ended = False
+        failures = 0
+        while not ended or backlog or progress:
+            if not ended:
+                ended = self._take(backlog, progress, wait=not (backlog or progress))
+            gone = sum(item.abandoned for item in backlog)
+            if gone:
+                backlog[:] = [item for item in backlog if not item.abandoned]
+                self._call(self._forget, gone)
+            if not (backlog or progress) and self._writable:
+                continue
+            items = backlog[:BATCH_MAX]
+            batch: list[Operation] = [item.op for item in items]
+            batch += progress.values()
+            began = time.perf_counter()
+            try:
+                outcomes = self._store.apply(batch)
+            except StoreBusy:
+                self._writable = False
+                self.busy += 1
+                if ended:
+                    return  # the stop has waited long enough; the next start recovers what is left
+                time.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
+                failures += 1
+                continue
+            self._writable = True
+            failures = 0
+            del backlog[: len(items)]
+            progress.clear()
+            if items or outcomes:
+                self._call(self._deliver, items, outcomes, time.perf_counter() - began)
+
+    def _take(self, backlog: list[_Item], progress: dict[str, Progress], *, wait: bool) -> bool:
+        """Move what is queued into the backlog; True at the queue's end. Waits for the first item if asked to."""
+        while True:
+            try:
+                # While the store is busy the writer wakes up to try again: nobody may come before it is writable.
+                timeout = None if self._writable else PROBE_S
+                item = self._queue.get(timeout=timeout) if wait else self._queue.get_nowait()
+            except Empty:
+                return False
+            wait = False
+            if item is None:
+                return True
+            if isinstance(item.op, Progress):
+                progress[item.op.request_id] = item.op
+            else:
+                if isinstance(item.op, Settle):
+                    progress.pop(item.op.request_id, None)
+                backlog.append(item)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+def _resolve(started: "asyncio.Future[int]", recovered: int) -> None:
+    if not started.done():
+        started.set_result(recovered)
+
+
+def _refuse(started: "asyncio.Future[int]", error: BaseException) -> None:
+    if not started.done():
+        if isinstance(error, StoreBusy | StoreBroken):
+            cause, error = error, LedgerError(f"the ledger cannot be recovered: {error}")
+            error.__cause__ = cause
+        started.set_exception(error)
+
+
+def _unavailable() -> LedgerUnavailable:
+    return LedgerUnavailable("The ledger cannot commit at the moment.", retry_after_ns=RETRY_AFTER_NS)
+
+
+def _fail(item: _Item) -> None:
+    if item.future is not None and not item.future.done():
+        item.future.set_exception(_unavailable())
+        item.future.exception()  # a settlement's future may have nobody who looks at it

@@ -1,0 +1,157 @@
+"""The door's socket: aiohttp's server protocol with its traps taken out.
+
+Strategy: a subclass that overrides what is unsafe by default. Parser errors are JSON and never repeat what was sent
+(a raw header holds the key); a head that does not come is timed out; whoever conducts a request is told by the
+transport itself that the client left or cannot keep up, since a handler that is not writing learns neither.
+"""
+
+import asyncio
+from typing import Any, Protocol, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.config import Limits, Timeouts
+from nexus_proxy.errors import HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout
+
+WRITE_BUFFER_HIGH = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
+LINGER_S = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of the client of the request in hand."""
+
+    def client_left(self) -> None:
+        """The connection is lost."""
+
+    def pause(self) -> None:
+        """The client's buffer is full."""
+
+    def resume(self) -> None:
+        """The client's buffer has room."""
+
+
+class DoorProtocol(RequestHandler):
+    """One client connection. `watcher` is set by the handler of the request in hand, and taken off by it."""
+
+    __slots__ = ("_head_s", "_head_timer", "_silent", "watcher")
+
+    def __init__(self, manager: web.Server, *, head_s: float, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._head_s = head_s
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._silent = True
+        self.watcher: Watcher | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast(asyncio.Transport, transport).set_write_buffer_limits(high=WRITE_BUFFER_HIGH)
+        # Trap: aiohttp waits for a first head as long as for a next one, and for the rest of a head without end.
+        self._head_timer = self._loop.call_later(self._head_s, self._head_is_late)
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = False
+        super().data_received(data)
+        if self._messages or self._request_in_progress:
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._head_s, self._head_is_late)
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._messages or self._request_in_progress or self.transport is None:
+            return
+        if not self._silent:
+            error = RequestTimeout("The request's headers did not arrive in time.")
+            self.transport.write(_raw_response(error))
+        self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+        super().connection_lost(exc)
+        # Trap: a handler that waits for the provider is not told that its client has gone.
+        if self.watcher is not None:
+            self.watcher.client_left()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.watcher is not None:
+            self.watcher.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.watcher is not None:
+            self.watcher.resume()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser refused. Trap: the original writes the raw line into text/plain, and into the log."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun; a second one cannot be written into it")
+        return error_response(_head_fault(status, exc), {"x-request-id": new_request_id()})
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """Say that something failed, without the request's bytes."""
+        fault = kw.get("exc_info")
+        self.logger.error("connection fault: %s", type(fault).__name__ if fault is not None else "unknown")
+
+
+def _head_fault(status: int, exc: BaseException | None) -> NexusError:
+    if status != 400:
+        error = NexusError("Internal error.")
+        error.close = True  # type: ignore[misc]  # this one error, whatever its class says
+        return error
+    if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and "Too many" in str(exc.message)):
+        return HeadersTooLarge("A header line is too long, or there are too many.")
+    return InvalidHttp("This is not an acceptable HTTP/1.1 request.")
+
+
+def _raw_response(error: NexusError) -> bytes:
+    response = error_response(error, {"x-request-id": new_request_id()})
+    body = response.body
+    assert isinstance(body, bytes)
+    head = f"HTTP/1.1 {error.status} {response.reason}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in response.headers.items() if name != "Content-Length")
+    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("latin-1") + body
+
+
+class DoorServer(web.Server):
+    """aiohttp's connection factory, with our protocol. Unlike the original it has no fallback to other settings."""
+
+    def __call__(self) -> RequestHandler:
+        return DoorProtocol(self, loop=self._loop, **self._kwargs)
+
+
+class DoorRunner(web.AppRunner):
+    """Runs an application behind DoorProtocol, with every setting that aiohttp leaves open made on purpose."""
+
+    def __init__(self, app: web.Application, timeouts: Timeouts, limits: Limits) -> None:
+        super().__init__(
+            app,
+            access_log=None,  # trap: aiohttp logs every request line; the one line of ours says more, and no query
+            auto_decompress=False,  # trap: an encoded body would be unpacked, to any size, before anybody looks at it
+            keepalive_timeout=timeouts.client_idle_s,
+            lingering_time=LINGER_S,
+            max_line_size=8190,
+            max_field_size=8190,
+            max_headers=128,
+            handler_cancellation=False,  # trap: a cancelled handler would be torn out of the ledger's awaits
+            shutdown_timeout=5.0,
+            head_s=timeouts.client_headers_s,
+        )
+
+    async def _make_server(self) -> web.Server:
+        original = await super()._make_server()
+        server = DoorServer(original.request_handler, request_factory=original.request_factory, **self._kwargs)
+        return server

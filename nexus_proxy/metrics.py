@@ -1,0 +1,199 @@
+"""What Prometheus is told.
+
+Strategy: a registry of its own, so that two servers in one process do not mix. The values of a label are a closed set:
+a model that is not configured is `other`, and no text of a client's ever is a label. The series that a request touches
+are looked up once and kept.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from nexus_proxy.core.money import NANO
+from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
+
+OTHER = "other"  # the model of a request for none that is configured
+NO_PROVIDER = "none"
+NO_CODE = "ok"
+
+METRICS: Mapping[str, str] = {
+    "nexus_requests_total": "Requests answered, by model, provider, HTTP status and error code.",
+    "nexus_request_duration_seconds": "Time from a request's first byte to its settlement.",
+    "nexus_first_byte_seconds": "Time from a request's first byte to the first byte of its answer's body.",
+    "nexus_tokens_total": "Tokens settled, by kind; cached and cache_write are in prompt, reasoning is in completion.",
+    "nexus_charge_total": "What accounts were charged, in the deployment's currency.",
+    "nexus_cost_total": "What providers bill for it, in their own currency.",
+    "nexus_holds_open": "Exchanges under way, each with a hold that is not settled yet.",
+    "nexus_ledger_batch_size": "Operations in one transaction of the ledger.",
+    "nexus_ledger_commit_seconds": "Time of one transaction of the ledger, its durable commit included.",
+    "nexus_settle_late_total": "Answers that were finished before their settlement was durable.",
+    "nexus_usage_missing_total": "Answers without usage, charged by an estimate.",
+    "nexus_usage_flagged_total": "Answers whose usage contradicted itself and was clamped.",
+    "nexus_overrun_total": "Requests charged above their hold whose account could not pay the rest. Must stay 0.",
+    "nexus_upstream_errors_total": "Exchanges that failed, by provider and error code.",
+    "nexus_drains_open": "Exchanges that are read to their usage after their client has left.",
+    "nexus_drains_total": "Exchanges whose client had left, by where the counts came from in the end.",
+    "nexus_rate_limited_total": "Requests refused by our own rate limit.",
+    "nexus_log_lines_dropped_total": "Log lines that were dropped because they could not be written in time.",
+    "nexus_recovered_holds_total": "Holds of an earlier run that were ended at the start.",
+    "nexus_event_loop_lag_seconds": "How late the event loop last was.",
+}
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class Metrics:
+    """Every metric of one server. `models` are the configured ids."""
+
+    def __init__(self, models: Iterable[str]) -> None:
+        # A second series beside each, that nobody asks for.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        def counter(name: str, *labels: str) -> Counter:
+            return Counter(name, METRICS[name], labels, registry=registry)
+
+        def gauge(name: str) -> Gauge:
+            return Gauge(name, METRICS[name], registry=registry)
+
+        def histogram(name: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(name, METRICS[name], labels, buckets=buckets, registry=registry)
+
+        self._requests = counter("nexus_requests_total", "model", "provider", "status", "code")
+        self._duration = histogram("nexus_request_duration_seconds", _SECONDS, "model")
+        self._first_byte = histogram("nexus_first_byte_seconds", _SECONDS, "model")
+        self._tokens = counter("nexus_tokens_total", "model", "kind")
+        self._charge = counter("nexus_charge_total", "model")
+        self._cost = counter("nexus_cost_total", "model", "currency")
+        self._holds_open = gauge("nexus_holds_open")
+        self._batch_size = histogram("nexus_ledger_batch_size", _BATCH_SIZES)
+        self._commit = histogram("nexus_ledger_commit_seconds", _COMMIT_SECONDS)
+        self._settle_late = counter("nexus_settle_late_total")
+        self._usage_missing = counter("nexus_usage_missing_total", "provider")
+        self._usage_flagged = counter("nexus_usage_flagged_total", "provider")
+        self._overrun = counter("nexus_overrun_total")
+        self._upstream_errors = counter("nexus_upstream_errors_total", "provider", "code")
+        self._drains_open = gauge("nexus_drains_open")
+        self._drains = counter("nexus_drains_total", "result")
+        self._rate_limited = counter("nexus_rate_limited_total")
+        self._lines_dropped = counter("nexus_log_lines_dropped_total")
+        self._recovered = counter("nexus_recovered_holds_total")
+        self._lag = gauge("nexus_event_loop_lag_seconds")
+        self._models = {model: _Model(self, model) for model in (*models, OTHER)}
+
+    def request(
+        self, *, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
+    ) -> None:
+        """Count a request that was answered. Model and provider are None where none was found."""
+        series = self._of(model)
+        answers = series.answers.get((status, code))
+        if answers is None:
+            labels = (series.model, provider or NO_PROVIDER, str(status), code or NO_CODE)
+            answers = series.answers[status, code] = self._requests.labels(*labels)
+        answers.inc()
+        series.duration.observe(duration_s)
+
+    def settled(
+        self,
+        *,
+        model: str,
+        provider: str,
+        verdict: Verdict,
+        first_byte_s: float | None,
+        cost_currency: str,
+        overrun: bool,
+        late: bool,
+        upstream_code: str | None,
+    ) -> None:
+        """Count what an exchange came to."""
+        series = self._of(model)
+        if first_byte_s is not None:
+            series.first_byte.observe(first_byte_s)
+        usage = verdict.usage
+        if usage is not None:
+            counts = (usage.prompt, usage.cached, usage.cache_write, usage.completion, usage.reasoning)
+            for counter, count in zip(series.tokens, counts, strict=True):
+                if count:
+                    counter.inc(count)
+            if usage.flagged:
+                self._usage_flagged.labels(provider).inc()
+        if verdict.charge_nano:
+            series.charge.inc(verdict.charge_nano / NANO)
+        if verdict.cost_nano:
+            self._cost.labels(series.model, cost_currency).inc(verdict.cost_nano / NANO)
+        if verdict.usage_source is UsageSource.ESTIMATED:
+            self._usage_missing.labels(provider).inc()
+        if verdict.end_state is EndState.CLIENT_GONE:
+            self._drains.labels(verdict.usage_source.value).inc()
+        if upstream_code is not None:
+            self._upstream_errors.labels(provider, upstream_code).inc()
+        if overrun:
+            self._overrun.inc()
+        if late:
+            self._settle_late.inc()
+
+    def rate_limited(self) -> None:
+        """Count a request that our own limit refused."""
+        self._rate_limited.inc()
+
+    def batch(self, operations: int, commit_s: float) -> None:
+        """Note one transaction of the ledger."""
+        self._batch_size.observe(operations)
+        self._commit.observe(commit_s)
+
+    def recovered(self, holds: int) -> None:
+        """Count holds of an earlier run."""
+        self._recovered.inc(holds)
+
+    def lines_dropped(self, lines: int) -> None:
+        """Count log lines that were lost. From any thread."""
+        self._lines_dropped.inc(lines)
+
+    def drains(self, taken: int) -> None:
+        """Note how many drains are open."""
+        self._drains_open.set(taken)
+
+    def open_exchanges(self, number: int) -> None:
+        """Note how many exchanges are under way."""
+        self._holds_open.set(number)
+
+    def lag(self, lag_s: float) -> None:
+        """Note how late the event loop was."""
+        self._lag.set(lag_s)
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the text for a scrape, and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _of(self, model: str | None) -> "_Model":
+        series = self._models.get(model) if model is not None else None
+        return series if series is not None else self._models[OTHER]
+
+
+class _Model:
+    """The series of one model."""
+
+    __slots__ = ("answers", "charge", "duration", "first_byte", "model", "tokens")
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self.model = model
+        self.answers: dict[tuple[int, str | None], Counter] = {}
+        self.duration = metrics._duration.labels(model)
+        self.first_byte = metrics._first_byte.labels(model)
+        self.charge = metrics._charge.labels(model)
+        kinds = ("prompt", "cached", "cache_write", "completion", "reasoning")
+        self.tokens = tuple(metrics._tokens.labels(model, kind) for kind in kinds)

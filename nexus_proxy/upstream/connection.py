@@ -1,0 +1,199 @@
+"""One HTTP/1.1 connection to a provider, straight on llhttp.
+
+Strategy: the parser's callbacks go on to a sink without a task or a queue between, so a relayed event costs one
+callback. The response is believed only as far as its framing is clean: whatever llhttp refuses, a head that is too
+long and an end that comes early are all `on_broken`; bytes after the end are dropped and the connection with them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+HEAD_BYTES_MAX = 64 * 1024
+INTERIM_MAX = 8  # 1xx responses before the final one
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Sink(Protocol):
+    """What a response is told to. Exactly one of `on_end` and `on_broken` comes, last, and none of them may raise."""
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        """The final response's head; names are lower-case."""
+
+    def on_body(self, data: bytes) -> None:
+        """Bytes of the body, transfer coding removed."""
+
+    def on_end(self) -> None:
+        """The body ended as its framing says."""
+
+    def on_broken(self, reason: str) -> None:
+        """The connection or its framing failed before the end."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection that carries one exchange at a time.
+
+    `reusable` is true between exchanges while both sides keep the connection; `heard` tells that a byte of the current
+    response has come.
+    """
+
+    __slots__ = (
+        "_bare",
+        "_headers",
+        "_interim",
+        "_lost",
+        "_on_lost",
+        "_parser",
+        "_sink",
+        "_to_eof",
+        "_transport",
+        "head_bytes",
+        "heard",
+        "idle_since",
+        "reusable",
+    )
+
+    def __init__(self, on_lost: "Callable[[Connection], None]") -> None:
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._sink: Sink | None = None
+        self._parser: httptools.HttpResponseParser | None = None
+        self._headers: Headers = []
+        self._interim = 0
+        self._bare = False  # the final head is complete
+        self._to_eof = False  # the body ends with the connection
+        self._lost = False
+        self.head_bytes = 0
+        self.heard = False
+        self.reusable = False
+        self.idle_since = 0.0
+
+    # --- for the exchange -------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes, sink: Sink) -> None:
+        """Send one request; the response is told to `sink`. The connection must be idle and not lost."""
+        assert self._sink is None
+        self._sink = sink
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers = []
+        self._interim = 0
+        self._bare = self._to_eof = self.heard = self.reusable = False
+        self.head_bytes = 0
+        if self._transport is None or self._transport.is_closing():
+            self._break("the connection was closed")
+        elif len(body) < 65_536:
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    def pause(self) -> None:
+        """Stop reading: the client cannot keep up."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection at once; the sink hears nothing more."""
+        self._sink = None
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._sink is None or self._parser is None:
+            # Nothing was asked: a stray response or a notice before closing. Either way this line is not to be trusted.
+            self.abort()
+            return
+        self.heard = True
+        if not self._bare:
+            self.head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._break(f"not a well-formed HTTP response ({type(error).__name__})")
+            return
+        if not self._bare and self._sink is not None and self.head_bytes > HEAD_BYTES_MAX:
+            self._break("the response's head is too long")
+
+    def eof_received(self) -> bool:
+        return False  # close our side too; connection_lost follows
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        self._transport = None
+        self.reusable = False
+        sink = self._sink
+        if sink is not None:
+            self._sink = None
+            # A body without length and chunks ends with the connection; only a clean close counts as its end.
+            if self._bare and self._to_eof and exc is None:
+                sink.on_end()
+            else:
+                sink.on_broken("the connection was reset" if exc else "the connection was closed before the end")
+        self._on_lost(self)
+
+    # --- llhttp -----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._sink is None:  # bytes behind the end: nobody asked for them
+            self.reusable = False
+            if self._transport is not None:
+                self._transport.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) < 256:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self._bare = True
+        if self._sink is None:
+            return
+        framed = False
+        for name, value in self._headers:
+            if name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked")):
+                framed = True
+        self._to_eof = not framed
+        self._sink.on_head(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._sink.on_body(data)
+
+    def on_message_complete(self) -> None:
+        assert self._parser is not None
+        if not self._bare:  # an interim response; the next one follows on the same parser
+            self._interim += 1
+            self._headers = []
+            if self._interim > INTERIM_MAX or self._parser.get_status_code() == 101:
+                self._break("interim responses without end")
+            return
+        sink, self._sink = self._sink, None
+        self.reusable = self._parser.should_keep_alive() and self._transport is not None
+        if sink is not None:
+            sink.on_end()
+        if not self.reusable and self._transport is not None:
+            self._transport.close()
+
+    def _break(self, reason: str) -> None:
+        sink, self._sink = self._sink, None
+        self.reusable = False
+        if self._transport is not None:
+            self._transport.abort()
+        if sink is not None:
+            sink.on_broken(reason)

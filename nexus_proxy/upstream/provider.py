@@ -1,0 +1,134 @@
+"""The connections to one provider.
+
+Strategy: an idle connection is used again, the latest first; a new one is made within the connect deadline, name
+look-up and TLS included, and only to an address that the configuration allows, checked on the address that is really
+connected to. The number of exchanges at once is bounded; past it the answer is 503, not a queue.
+"""
+
+import asyncio
+import ssl
+from collections import deque
+from urllib.parse import urlsplit
+
+from nexus_proxy.config import Provider
+from nexus_proxy.core.addresses import is_public
+from nexus_proxy.core.places import Places
+from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
+from nexus_proxy.upstream.connection import Connection
+from nexus_proxy.upstream.resolver import Resolver
+
+IDLE_S = 30.0  # shorter than any provider's own limit that is known, so that a reused connection is rarely a dead one
+
+
+class Upstream:
+    """One provider, ready to be called. `head` is everything of a request but its length and body."""
+
+    def __init__(self, provider: Provider, *, connect_s: float) -> None:
+        self.provider = provider
+        self._places = Places(provider.in_flight_max)
+        self._connect_s = connect_s
+        parts = urlsplit(provider.base_url)
+        assert parts.hostname is not None
+        self._host = parts.hostname
+        self._port = parts.port or (443 if parts.scheme == "https" else 80)
+        self._tls = _tls_context(provider) if parts.scheme == "https" else None
+        self._resolver = Resolver(self._host, self._port)
+        self._idle: deque[Connection] = deque()
+        self._all: set[Connection] = set()
+        self._head = (
+            f"POST {parts.path}/chat/completions HTTP/1.1\r\n"
+            f"Host: {parts.netloc}\r\n"
+            f"Authorization: Bearer {provider.api_key}\r\n"
+            "Content-Type: application/json\r\n"
+            # The tap reads the bytes as they are, and the client gets them so: no coding.
+            "Accept-Encoding: identity\r\n"
+            "User-Agent: nexus-proxy\r\n"
+        ).encode("latin-1")
+
+    def head(self, body: bytes, *, stream: bool) -> bytes:
+        """Return a request's head. Nothing in it comes from the client."""
+        accept = b"text/event-stream" if stream else b"application/json"
+        return b"%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (self._head, accept, len(body))
+
+    def enter(self) -> None:
+        """Take a place for an exchange. Overloaded if all are taken; `leave` gives it back."""
+        if not self._places.enter():
+            raise Overloaded(
+                "Too many requests to this model's provider are open. Try again shortly.", retry_after_ns=1_000_000_000
+            )
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._places.leave()
+
+    def take_idle(self) -> Connection | None:
+        """Return the connection that was used last, if one is open and fresh."""
+        now = asyncio.get_running_loop().time()
+        while self._idle and now - self._idle[0].idle_since > IDLE_S:
+            self._idle.popleft().abort()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.reusable:
+                return connection
+        return None
+
+    def keep(self, connection: Connection) -> None:
+        """Take a connection back after an exchange that ended cleanly."""
+        if connection.reusable:
+            connection.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+
+    async def connect(self) -> Connection:
+        """Open a connection. UpstreamUnreachable, UpstreamTimeout; in both cases the provider received nothing."""
+        try:
+            async with asyncio.timeout(self._connect_s):
+                return await self._connect()
+        except TimeoutError:
+            raise UpstreamTimeout("The model's provider did not accept a connection in time.") from None
+        except (OSError, ssl.SSLError) as error:
+            raise UpstreamUnreachable("The model's provider cannot be reached.") from error
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        failure: OSError | None = None
+        for address in await self._resolver.addresses():
+            if not self.provider.allow_private and not is_public(address):
+                failure = OSError(f"{self._host} resolves to {address}, which is not a public address")
+                continue
+            try:
+                _, connection = await loop.create_connection(
+                    self._connection,
+                    address,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure or OSError(f"{self._host} has no address")
+
+    def _connection(self) -> Connection:
+        connection = Connection(self._forget)
+        self._all.add(connection)
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._all.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self._all):
+            connection.abort()
+        self._idle.clear()
+
+
+def _tls_context(provider: Provider) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if provider.ca_file is not None:
+        context.load_verify_locations(cafile=str(provider.ca_file))
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,132 @@
+"""From published decimals to integers."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus_proxy.core.pricelist import KINDS, ListPrice, build_tariff
+from nexus_proxy.core.pricing import PriceVersion, Rates, Schedule, Tariff, Tier
+
+SCHEDULE = Schedule(0, ((0, 3600),), frozenset(), frozenset())
+
+
+def build(
+    listed: dict[str, Any], fx: str = "1", markup: str = "1", schedule: Schedule | None = None
+) -> tuple[Tariff, tuple[PriceVersion, ...]]:
+    price = ListPrice("CNY", listed, {"source": "a page"})
+    return build_tariff(price, model="m", provider="p", currency="USD", fx=fx, markup=markup, schedule=schedule)
+
+
+def test_gaps_take_the_input_and_the_output_price() -> None:
+    tariff, _ = build({"input": "2", "output": "6"})
+    assert tariff.peak.tiers == (Tier(None, None, Rates(2_000_000, 2_000_000, 2_000_000, 6_000_000, 6_000_000)),)
+
+
+def test_a_kind_that_a_tier_lacks_scales_by_the_ratio_of_the_input_prices_rounded_up() -> None:
+    listed = {
+        "input": "0.3",
+        "cached_input": "0.1",
+        "output": "1",
+        "thinking": "4",
+        "tiers": [{"input_max": 128, "input": "0.3"}, {"input": "1", "output": "3"}],
+    }
+    tariff, _ = build(listed)
+    first, second = tariff.peak.tiers
+    assert first == Tier(128, None, Rates(300_000, 100_000, 300_000, 1_000_000, 4_000_000))
+    assert second == Tier(None, None, Rates(1_000_000, 333_334, 1_000_000, 3_000_000, 13_333_334))
+
+
+def test_a_tier_without_a_thinking_price_thinks_at_its_own_output_price() -> None:
+    listed = {"input": "1", "output": "5", "tiers": [{"input_max": 9, "input": "1"}, {"input": "6", "output": "60"}]}
+    tariff, _ = build(listed)
+    assert tariff.peak.tiers[1].rates == Rates(6_000_000, 6_000_000, 6_000_000, 60_000_000, 60_000_000)
+
+
+def test_the_off_peak_price_is_a_version_of_its_own() -> None:
+    listed = {"input": "2", "cached_input": "0.1", "output": "8", "off_peak": {"input": "1", "output": "5"}}
+    tariff, versions = build(listed, schedule=SCHEDULE)
+    assert [version.source["period"] for version in versions] == ["peak", "off_peak"]
+    assert versions[1].source["output"] == "5"
+    assert len({version.price.price_id for version in versions}) == 2
+    assert tariff.off_peak is not None
+    assert tariff.off_peak.tiers[0].rates == Rates(1_000_000, 50_000, 1_000_000, 5_000_000, 5_000_000)
+
+
+def test_the_sale_price_is_marked_up_and_the_cost_is_not() -> None:
+    tariff, (version,) = build({"input": "9", "output": "27"}, fx="0.1389", markup="1.25")
+    assert tariff.peak.tiers[0].rates.input == 1_562_625  # 9 × 0.1389 × 1.25
+    assert tariff.peak.cost_tiers[0].rates.input == 9_000_000
+    assert tariff.peak.cost_currency == "CNY"
+    assert version.source == {
+        "input": "9",
+        "output": "27",
+        "source": "a page",
+        "currency": "CNY",
+        "fx": "0.1389",
+        "markup": "1.25",
+        "period": "always",
+    }
+
+
+DECIMAL = st.decimals(0, 1000, places=6).map(lambda value: f"{value:f}")
+
+
+@given(DECIMAL, DECIMAL, DECIMAL, st.sampled_from(["1", "0.1389", "7.123456789012", "0.000001"]))
+def test_a_rate_is_rounded_up_once(price: str, cached: str, output: str, factor: str) -> None:
+    tariff, _ = build({"input": price, "cached_input": cached, "output": output}, fx=factor, markup="1.1")
+    rates = tariff.peak.tiers[0].rates
+    for text, rate in ((price, rates.input), (cached, rates.cached), (output, rates.output)):
+        assert rate == math.ceil(Fraction(text) * Fraction(factor) * Fraction("1.1") * 10**6)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"input": "2.1"},
+        {"thinking": "9"},
+        {"tiers": [{"input_max": 5, "input": "2"}, {"input": "2"}]},
+        {"fx": "0.2"},
+        {"markup": "1.1"},
+    ],
+)
+def test_the_id_is_that_of_the_content(changed: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"input": "2", "output": "6"}
+    factors = {key: changed.pop(key) for key in ("fx", "markup") if key in changed}
+    (_, (first,)), (_, (again,)) = build(base), build(dict(reversed(base.items())))
+    _, (other,) = build({**base, **changed}, **factors)
+    assert first.price.price_id == again.price.price_id
+    assert len(first.price.price_id) == 16
+    assert first.price.price_id != other.price.price_id
+
+
+@pytest.mark.parametrize(
+    ("listed", "what"),
+    [
+        ({"input": "1"}, "at least input and output"),
+        ({"input": "1", "output": "x"}, "decimal"),
+        ({"input": "1", "output": "-1"}, "not negative"),
+        ({"input": "1", "output": "1", "tiers": [{"input_max": 5, "input": "1"}]}, "last tier"),
+        ({"input": "1", "output": "1", "tiers": [{"input": "1"}, {"input": "1"}]}, "rising order"),
+        (
+            {"input": "1", "output": "1", "tiers": [{"input_max": n, "input": "1"} for n in (9, 5)] + [{"input": "1"}]},
+            "rising order",
+        ),
+        (
+            {"input": "0", "output": "1", "tiers": [{"input_max": 5, "input": "0"}, {"input": "1"}]},
+            "all kinds of the base",
+        ),
+        ({"input": "1", "output": "1000000.000001"}, "at most 1000000"),
+    ],
+)
+def test_a_list_that_is_no_complete_price_is_refused(listed: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        build(listed)
+
+
+def test_the_kinds_are_in_the_order_of_the_rates() -> None:
+    listed = {kind: str(n) for n, kind in enumerate(KINDS, 1)}
+    assert build(listed)[0].peak.tiers[0].rates == Rates(*[n * 10**6 for n in range(1, 6)])

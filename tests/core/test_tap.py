@@ -1,0 +1,697 @@
+"""The tap: every golden answer at every cut gives the same bytes and the same counts."""
+
+import json
+import random
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.jsonscan import DEPTH_MAX, USAGE_BYTES_MAX, Scanner
+from nexus_proxy.core.tap import ANSWER_BYTES_MAX, EVENT_BYTES_MAX, JsonTap, SseTap, make_tap
+from nexus_proxy.core.usage import Usage
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+PLAIN = Dialect("openai", ask_usage=False)
+IN_CHOICE = Dialect("moonshot", ask_usage=False, usage_in_choice=True)
+ENDS = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
+
+
+class Golden(NamedTuple):
+    """One answer as a provider puts it on the wire, and what is to be read off it."""
+
+    name: str
+    body: bytes
+    expect: dict[str, Any]
+
+    def tap(self, drop: bool = False) -> Any:
+        dialect = IN_CHOICE if self.expect["usage_in_choice"] else PLAIN
+        return make_tap(self.expect["content_type"], dialect, drop_usage_event=drop)
+
+
+def load(suffix: str) -> list[Golden]:
+    paths = sorted(path for path in GOLDEN.glob(f"*.{suffix}") if not path.name.endswith(".expect.json"))
+    return [Golden(p.name, p.read_bytes(), json.loads(p.with_name(p.name + ".expect.json").read_text())) for p in paths]
+
+
+STREAMS = load("sse")
+DOCUMENTS = load("json")
+ANSWERS = [golden for golden in STREAMS if not golden.expect["refusal"]]
+
+
+def name_of(golden: Golden) -> str:
+    return golden.name
+
+
+def without_usage_event(body: bytes, end: bytes) -> bytes:
+    """Remove the usage-only event, in a way of its own: by regular expression, from the line to its blank line."""
+    return re.sub(rb'data: \{[^\r\n]*"choices":\[\],[^\r\n]*' + end * 2, b"", body)
+
+
+def is_boundary(given: bytes) -> bool:
+    """Tell whether these bytes are whole events, by their text alone."""
+    lines = given.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+    block = lines[:-1][max((n + 1 for n, line in enumerate(lines[:-1]) if not line), default=0) :]
+    return not lines[-1] and all(line.startswith(b":") for line in block)
+
+
+def check(golden: Golden, tap: Any, given: bytes, body: bytes) -> None:
+    """Compare all that a tap remembers after the end, and what it gave, with what is right."""
+    expect = golden.expect
+    if expect["refusal"]:
+        assert tap.refusal == tap.error is not None
+        assert not tap.complete
+        assert (given, tap.release(), tap.usage, tap.began) == (b"", b"", None, False)
+        return
+    assert tap.refusal is None
+    assert (tap.usage and asdict(tap.usage)) == expect["usage"]
+    assert tap.output_bytes == expect["output_bytes"]
+    assert tap.complete == expect["complete"]
+    last = re.search(rb"(?<=[\r\n])data: ?\[DONE\]", body)
+    assert tap.done == bool(last)
+    terminal = body[last.start() :] if last else b""
+    assert given == body.removesuffix(terminal)
+    assert tap.kept == len(terminal)
+    assert tap.release() == terminal
+    assert tap.kept == 0
+
+
+def run(golden: Golden, pieces: list[bytes], body: bytes, drop: bool = False) -> None:
+    tap = golden.tap(drop)
+    given = b""
+    for piece in pieces:
+        given += tap.feed(piece)
+        assert tap.at_boundary == is_boundary(given)
+    tap.end()
+    check(golden, tap, given, body)
+    assert {str(index): reason for index, reason in tap.finish.items()} == golden.expect["finish"]
+
+
+@pytest.mark.parametrize("golden", STREAMS, ids=name_of)
+@pytest.mark.parametrize("end", ENDS)
+def test_b32_b33_e22_a_stream_at_every_cut(golden: Golden, end: str) -> None:
+    body = golden.body.replace(b"\n", ENDS[end])
+    drop = golden.expect["usage_event"]
+    expected = without_usage_event(body, ENDS[end]) if drop else body
+    assert (expected != body) == drop
+    run(golden, [body], expected, drop)
+    step = 1 if end == "lf" else 3  # with the other ends every third cut, and each one around a line end
+    for cut in range(1, len(body)):
+        if cut % step == 0 or body[cut - 1] < 0x20 or body[cut] < 0x20:
+            run(golden, [body[:cut], body[cut:]], expected, drop)
+
+
+@pytest.mark.parametrize("golden", ANSWERS, ids=name_of)
+@pytest.mark.parametrize("drop", [True, False])
+def test_b32_b33_a_stream_byte_by_byte_between_comments_and_behind_a_mark(golden: Golden, drop: bool) -> None:
+    commented = b": first\n" + golden.body.replace(b"\n\n", b"\n\n: \xe6\xb5\xaa\n: [DONE]\n\n\nretry: 9\n\n")
+    identified = re.sub(rb"^data: ", b"id: 7\ndata:", golden.body, flags=re.MULTILINE)
+    for body in (commented, b"\xef\xbb\xbf" + golden.body, identified.replace(b"id: 7\ndata:[DONE]", b"data:[DONE]")):
+        expected = body
+        if drop and golden.expect["usage_event"]:
+            expected = re.sub(rb'(id: 7\n)?data: ?\{[^\n]*"choices":\[\],[^\n]*\n\n', b"", body)
+            assert expected != body
+        run(golden, [body[n : n + 1] for n in range(len(body))], expected, drop)
+
+
+def test_b32_ten_thousand_random_multi_cuts() -> None:
+    chance = random.Random(20260101)
+    for _ in range(10_000):
+        golden = chance.choice(STREAMS)
+        end = chance.choice([b"\n", b"\n", b"\r\n", b"\r"])
+        body = golden.body.replace(b"\n", end)
+        cuts = sorted(chance.randrange(len(body)) for _ in range(chance.choice([2, 3, 5])))
+        drop = golden.expect["usage_event"]
+        tap = golden.tap(drop)
+        given = b"".join([tap.feed(body[a:b]) for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)])
+        tap.end()
+        check(golden, tap, given, without_usage_event(body, end) if drop else body)
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(ANSWERS), st.sampled_from([b"\n", b"\r\n", b"\r"]), st.lists(st.integers(0, 10**6), max_size=3))
+def test_b18_a_cut_stream_gives_a_prefix_and_its_terminal_bytes_never(
+    golden: Golden, end: bytes, at: list[int]
+) -> None:
+    body = golden.body.replace(b"\n", end)
+    cuts = sorted(n % len(body) for n in at)
+    tap = golden.tap()
+    given = b"".join([tap.feed(body[a:b]) for a, b in zip([0, *cuts], cuts, strict=False)])
+    boundary = tap.at_boundary
+    partial = tap.partial()
+    assert tap.partial() == b""
+    assert tap.at_boundary == (boundary and not partial)
+    assert not re.search(rb"^data: ?\[DONE\]", partial, re.MULTILINE)
+    seen = body[: cuts[-1] if cuts else 0]
+    assert seen.startswith(given + partial)
+    assert given + partial + tap.release() == seen
+
+
+@pytest.mark.parametrize("golden", DOCUMENTS, ids=name_of)
+def test_b32_a_document_at_every_cut(golden: Golden) -> None:
+    body = golden.body
+    text = body.lstrip()
+    for cut in range(len(body)):
+        tap = golden.tap()
+        given = tap.feed(body[:cut]) + tap.feed(body[cut:])
+        tap.end()
+        if not given:
+            assert tap.whole == body
+        else:
+            assert tap.whole is None
+            assert given == body[:cut]
+            assert not given.strip()
+        if golden.expect["refusal"]:
+            check(golden, tap, given, body)
+            continue
+        assert tap.refusal is None
+        assert (tap.usage and asdict(tap.usage)) == golden.expect["usage"]
+        assert tap.output_bytes == golden.expect["output_bytes"]
+        assert tap.complete == tap.began == golden.expect["complete"]
+        assert tap.kept == len(body) - len(given)
+        assert given + tap.release() == body
+        assert text in body
+
+
+@pytest.mark.parametrize("golden", [g for g in DOCUMENTS if g.expect["complete"]], ids=name_of)
+def test_b19_a_document_that_broke_off_counts_what_came(golden: Golden) -> None:
+    body = golden.body
+    for cut in range(len(body)):
+        tap = golden.tap()
+        given = tap.feed(body[:cut])
+        assert not tap.complete
+        assert tap.began == (b'"choices":[{' in re.sub(rb"\s", b"", body[:cut]) or tap.usage is not None)
+        assert tap.usage is None or asdict(tap.usage) == golden.expect["usage"]
+        assert given + tap.partial() == body[:cut]
+        assert tap.release() == b""
+    whole = golden.tap()
+    given = whole.feed(body)
+    assert given + whole.partial() == body.rstrip()[:-1]
+    assert asdict(whole.usage) == golden.expect["usage"]
+    assert golden.expect["output_bytes"] <= whole.output_bytes <= golden.expect["output_bytes"] + 99  # escapes count
+
+
+# --- streams, case by case ------------------------------------------------------------------------------------------
+
+
+def chunk(text: str = "x", **more: Any) -> bytes:
+    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}], **more}) + b"\n\n"
+
+
+def stream(drop: bool = False, dialect: Dialect = PLAIN) -> Any:
+    return SseTap(dialect, drop_usage_event=drop)
+
+
+def document(dialect: Dialect = PLAIN) -> Any:
+    return JsonTap(dialect)
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
+USAGE_EVENT = b"data: " + orjson.dumps({"choices": [], "usage": USAGE}) + b"\n\n"
+ERROR = b'data: {"error":{"message":"busy","code":429}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def test_content_type_decides_which_tap() -> None:
+    assert isinstance(make_tap("Text/Event-Stream;charset=UTF-8", PLAIN, drop_usage_event=True), SseTap)
+    assert isinstance(make_tap("application/json", PLAIN, drop_usage_event=True), JsonTap)  # B42
+    assert isinstance(make_tap("", PLAIN, drop_usage_event=False), JsonTap)
+
+
+def test_everything_goes_out_at_once_after_the_first_event() -> None:
+    tap = stream()
+    assert tap.feed(b": keep-alive\n\n: kee") == b": keep-alive\n\n: kee"
+    assert not tap.at_boundary
+    assert tap.feed(b"p-alive\n\n") == b"p-alive\n\n"
+    first = chunk()
+    assert tap.feed(first[:-1]) == b""
+    assert tap.at_boundary
+    assert not tap.began
+    assert tap.feed(first[-1:]) == first
+    assert tap.feed(b"d") == b""
+    assert tap.at_boundary
+    assert tap.feed(b'ata: {"cho') == b'data: {"cho'
+    assert not tap.at_boundary
+    assert tap.feed(b"ices\xe6") == b"ices\xe6"
+    assert tap.feed(b"\n") == b"\n"
+    assert not tap.at_boundary
+    assert tap.feed(b"\n") == b"\n"
+    assert tap.at_boundary
+
+
+def test_the_terminal_line_waits_however_it_is_spelt() -> None:
+    for line in (b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"data:  [DONE]\r\r", b"data: [DONE]", b"data: [DONE]\n"):
+        for drop in (False, True):
+            tap = stream(drop)
+            tap.feed(chunk())
+            for n in range(len(line)):
+                assert tap.feed(line[n : n + 1]) == b""
+            assert tap.done
+            assert tap.complete
+            assert tap.partial() == b""
+            assert tap.at_boundary
+            assert tap.release() == line
+            assert tap.at_boundary == (len(line.split(b"]")[1]) > 1)
+            assert tap.release() == b""
+            assert tap.feed(b"more") == b"more"
+            assert not tap.at_boundary
+
+
+def test_what_follows_the_end_is_bounded() -> None:
+    tap = stream()
+    tap.feed(chunk() + DONE)
+    for _ in range(40):
+        assert tap.feed(b"x" * 65_536) == b""
+    assert tap.kept == EVENT_BYTES_MAX
+    assert tap.release().startswith(DONE + b"xx")
+
+
+def test_an_event_that_no_blank_line_ends_before_the_end_counts() -> None:
+    for drop, relayed in ((False, USAGE_EVENT[:-1]), (True, b"")):
+        tap = stream(drop)
+        tap.feed(chunk())
+        assert tap.feed(USAGE_EVENT[:-1] + DONE) == relayed
+        assert tap.usage == Usage(9, 3)
+        assert tap.release() == DONE
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_b20_the_last_event_counts_without_its_blank_line(drop: bool) -> None:
+    for missing in (1, 2):
+        tap = stream(drop)
+        last = chunk(usage=USAGE)[:-missing]
+        given = tap.feed(chunk()) + tap.feed(last)
+        tap.end()
+        tap.end()
+        assert tap.usage == Usage(9, 3)
+        assert not tap.complete
+        assert not (tap.at_boundary and given.endswith(last))
+        assert given + tap.release() == chunk() + last
+        assert not tap.at_boundary
+
+
+def test_e22_an_unended_usage_event_is_removed_too() -> None:
+    tap = stream(drop=True)
+    assert tap.feed(chunk() + USAGE_EVENT[:-1]) == chunk()
+    tap.end()
+    assert tap.usage == Usage(9, 3)
+    assert tap.release() == b""
+    assert tap.at_boundary
+
+
+def test_e22_only_usage_events_are_removed_and_all_of_them() -> None:
+    others = [
+        chunk(usage=None),
+        chunk(usage=USAGE),
+        b'data: {"choices":[],"usage":null}\n\n',
+        b'data: {"choices":[],"prompt_filter_results":[]}\n\n',
+        b'data: {"usage":{"prompt_tokens":9}}\n\n',
+        b'data: {"choices":[],"usage":{"prompt_tokens":9},"error":"late"}\n\n',
+        b"data: [1]\n\n",
+        b"data: {oops\n\n",
+        b"data:\n\n",
+    ]
+    tap = stream(drop=True)
+    for other in others:
+        assert tap.feed(other + b": ping\n" + USAGE_EVENT) == other + b": ping\n"
+        assert tap.feed(b"event: x\n" + USAGE_EVENT.replace(b"\n", b"\r\n")[:-1]) == b""
+        assert tap.feed(b"\n") == b""
+        assert tap.at_boundary
+    assert tap.feed(USAGE_EVENT.replace(b"\n", b"\r") + b"\r") == b"\r"
+    assert tap.feed(b"\n" + others[0]) == b"\n" + others[0]
+
+
+def test_comments_and_late_line_feeds_within_a_kept_event_stay_in_place() -> None:
+    tap = stream(drop=True)
+    event = b'data: {"choices":\r\n: within\r\ndata: [{"delta":{"content":"ab"}}]}\r\n\r\n'
+    assert b"".join([tap.feed(event[n : n + 1]) for n in range(len(event))]) == event
+    assert tap.output_bytes == 2
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ERROR,
+        b'event: error\ndata: {"message":"busy"}\n\n',
+        b'event:error\r\ndata: {"message":"busy"}\r\n\r\n',
+        b"event: error\ndata: busy\n\n",
+        b'data: {"error":"busy","choices":[{"index":0}]}\n\n',
+        b'data: {"code":10007,"message":"busy","sid":"s"}\n\n',
+        b'data: {"code":"Arrearage","message":"busy"}\n\n',
+        b'data: {"base_resp":{"status_code":1002},"choices":null}\n\n',
+        b'data: {"error_code":18,"error_msg":"busy"}\n\n',
+        ERROR[:-1],
+        ERROR[:-1] + DONE,
+        b"retry: 9\r" + ERROR,
+    ],
+)
+def test_b16_a_first_event_that_is_an_error_is_refused_and_nothing_goes_out(event: bytes) -> None:
+    more = b"\n" + chunk()
+    for pieces in ([event], [b": in the same piece\n\n" + event + more], [event[:9], event[9:], more]):
+        tap = stream()
+        assert b"".join(map(tap.feed, pieces)) == b""
+        tap.end()
+        tap.end()
+        assert tap.refusal is not None
+        assert tap.refusal is tap.error
+        assert "busy" in str(tap.refusal) or event.startswith((b'data: {"b', b'data: {"e'))
+        assert tap.kept == 0
+        assert (tap.partial(), tap.release(), tap.feed(b"x")) == (b"", b"", b"")
+        assert not tap.began
+        assert not tap.done
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk(code=0, message="Success"),
+        chunk(code=5, message="Warning"),
+        chunk(base_resp={"status_code": 0}),
+        b'data: {"code":0,"message":"Success"}\n\n',
+        b'data: {"code":7}\n\n',
+        b'data: {"base_resp":{"status_code":0}}\n\n',
+        b'data: {"error":null}\n\n',
+        b"data: [DONE\n\n",
+    ],
+)
+def test_what_only_resembles_an_error_is_relayed(event: bytes) -> None:
+    tap = stream()
+    assert tap.feed(event) == event
+    assert tap.refusal is tap.error is None
+
+
+def test_b16_after_a_byte_an_error_is_relayed_and_remembered() -> None:
+    tap = stream()
+    given = tap.feed(b": keep-alive\n\n") + tap.feed(ERROR) + tap.feed(DONE)
+    assert given == b": keep-alive\n\n" + ERROR
+    assert tap.refusal is None
+    assert tap.error == {"error": {"message": "busy", "code": 429}}
+    assert not tap.began
+    late = stream()
+    late.feed(chunk())
+    late.feed(b'data: {"error":"cut","usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n')
+    assert late.usage == Usage(9, 3)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("size", [1 << 16, 1000, EVENT_BYTES_MAX * 3])
+def test_b34_a_line_of_ten_megabytes_passes_unparsed_with_bounded_memory(drop: bool, size: int) -> None:
+    line = b'data: {"choices":[{"index":0,"delta":{"content":"' + b"x" * (
+        10 * EVENT_BYTES_MAX if size > 1000 else 2_000_000
+    )
+    tap = stream(drop)
+    assert tap.feed(chunk()) == chunk()
+    given = 0
+    for at in range(0, len(line), size):
+        given += len(tap.feed(line[at : at + size]))
+        assert tap.kept <= EVENT_BYTES_MAX
+    assert given == len(line)
+    assert not tap.at_boundary
+    assert tap.feed(b'"}}]}\n') == b'"}}]}\n'
+    assert tap.feed(b": within\ndata: more\n") == b": within\ndata: more\n"
+    assert not tap.at_boundary
+    assert tap.feed(b"\n") == b"\n"
+    assert tap.at_boundary
+    assert len(line) < tap.output_bytes < len(line) + 30
+    assert tap.feed(USAGE_EVENT) == (b"" if drop else USAGE_EVENT)
+    assert tap.usage == Usage(9, 3)
+    assert tap.feed(DONE) == b""
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_b34_an_event_of_endless_lines_and_an_endless_comment_are_bounded_too(drop: bool) -> None:
+    tap = stream(drop)
+    lines = b"data: " + b"y" * 1000 + b"\n: so\n"
+    given = 0
+    for _ in range(1100):
+        given += len(tap.feed(lines))
+        assert tap.kept <= EVENT_BYTES_MAX
+    assert given == 1100 * len(lines)
+    assert tap.began
+    assert tap.feed(b"\r\n") == b"\r\n"
+    for _ in range(40):
+        assert tap.feed(b":" * 65_536) == b":" * 65_536
+        assert tap.kept == 0
+    assert tap.feed(b"\n" + DONE) == b"\n"
+    assert tap.done
+
+
+def test_b34_an_endless_first_line_is_no_refusal() -> None:
+    tap = stream()
+    assert tap.feed(ERROR[:9]) == b""
+    assert len(tap.feed(b" " * EVENT_BYTES_MAX)) == EVENT_BYTES_MAX + 9
+    tap.end()
+    assert tap.refusal is None
+    assert tap.release() == b""
+
+
+def test_b30_only_top_level_fields_count() -> None:
+    tap = stream(drop=True)
+    hostile = '","usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
+    nested = chunk(hostile, note={"usage": USAGE, "choices": [], "error": {"a": 1}})
+    assert tap.feed(nested) == nested
+    assert (tap.usage, tap.done, tap.error) == (None, False, None)
+    assert tap.output_bytes == len(hostile)
+
+
+def test_what_the_model_says_is_counted_in_bytes() -> None:
+    tap = stream()
+    delta = {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "浪"}, {"type": "image"}, 5],
+        "reasoning_content": "ab",
+        "reasoning": "c",
+        "refusal": "d",
+        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}, {"function": None}, 7],
+        "function_call": {"name": "g", "arguments": None},
+        "audio": {"data": "zzz"},
+        "names": ["z"],
+    }
+    tap.feed(b"data: " + orjson.dumps({"choices": [{"delta": delta}, 3, {"index": -1, "delta": None}]}) + b"\n\n")
+    assert tap.output_bytes == 3 + 2 + 1 + 1 + 3 + 1
+    assert tap.choices == {0}
+    tap.feed(chunk("é"))
+    assert tap.output_bytes == 13
+
+
+def test_a_whole_completion_in_a_stream_repeats_its_deltas_and_counts_once() -> None:
+    tap = stream()
+    tap.feed(chunk("tide"))
+    last = {
+        "object": "chat.completion",
+        "usage": USAGE,
+        "choices": [{"message": {"content": "tide"}, "finish_reason": "stop"}],
+    }
+    tap.feed(b"data: " + orjson.dumps(last) + b"\n\n")
+    tap.end()
+    assert (tap.output_bytes, tap.usage, tap.complete) == (4, Usage(9, 3), True)
+
+
+def test_a_lone_surrogate_is_read_all_the_same() -> None:
+    tap = stream()
+    tap.feed(
+        b'data: {"choices":[{"delta":{"content":"\\ud83e"}}],"usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n'
+    )
+    assert (tap.output_bytes, tap.usage) == (3, Usage(9, 3))
+
+
+def test_a7_a_deep_event_is_relayed_and_ignored() -> None:
+    tap = stream()
+    deep = b"data: " + b"[" * 100_000 + b"\n\n"
+    assert tap.feed(deep) == deep
+    assert not tap.began
+
+
+@pytest.mark.parametrize(
+    "value", [b"-5", b'"9"', b"9.0", b"true", b"1e30", b"NaN", b"null", b"99999999999999999999999"]
+)
+def test_b28_usage_that_is_none_is_relayed_and_counts_for_nothing(value: bytes) -> None:
+    tap = stream()
+    event = b'data: {"choices":[{"delta":{}}],"usage":{"prompt_tokens":%s,"completion_tokens":1}}\n\n' % value
+    assert tap.feed(chunk() + event) == chunk() + event
+    assert tap.usage is None
+    assert tap.began
+
+
+def test_b25_b26_usage_is_never_summed() -> None:
+    tap = stream()
+    for completion in (1, 2, 5):
+        tap.feed(chunk(usage={"prompt_tokens": 9, "completion_tokens": completion}))
+    assert tap.usage == Usage(9, 5)
+    tap.feed(chunk(usage={"prompt_tokens": 9, "completion_tokens": 4}))
+    assert tap.usage == Usage(9, 5, flagged=True)
+
+
+def test_usage_in_a_choice_counts_only_where_the_dialect_says_so() -> None:
+    event = b"data: " + orjson.dumps({"choices": [{"delta": {}, "usage": USAGE}]}) + b"\n\n"
+    for dialect, usage in ((PLAIN, None), (IN_CHOICE, Usage(9, 3))):
+        tap = stream(dialect=dialect)
+        tap.feed(event)
+        assert tap.usage == usage
+
+
+def test_an_empty_body_is_no_answer() -> None:
+    for tap in (stream(), document()):
+        assert tap.feed(b"") == b""
+        tap.end()
+        assert (tap.complete, tap.began, tap.usage, tap.release()) == (False, False, None, b"")
+    mark = stream()
+    mark.feed(b"\xef\xbb\xbf")
+    mark.end()
+    assert mark.release() == b"\xef\xbb\xbf"
+
+
+def test_a_stream_that_is_released_early_passes_all() -> None:
+    tap = stream()
+    assert tap.feed(b"data: {") == b""
+    assert tap.release() == b"data: {"
+    assert tap.feed(b"}\n\n") == b"}\n\n"
+    tap.end()
+    assert not tap.complete
+
+
+# --- documents, case by case ----------------------------------------------------------------------------------------
+
+
+def long_document(**more: Any) -> bytes:
+    text = '"usage":{"prompt_tokens":1,"completion_tokens":1}}]}\\" 浪\n' * 40_000
+    message = {"role": "assistant", "content": text, "usage": {"prompt_tokens": 2}}
+    choice = {"index": 0, "usage": USAGE, "message": message, "finish_reason": "stop"}
+    return orjson.dumps({"meta": {"usage": USAGE}, "choices": [choice], **more})
+
+
+@pytest.mark.parametrize("size", [997, 65_536, 10**8])
+@pytest.mark.parametrize("tail", [b"", b"\n", b" \r\n\t" * 100])
+def test_b30_a_long_document_is_streamed_and_its_last_byte_waits(size: int, tail: bytes) -> None:
+    body = long_document(usage={**USAGE, "prompt_tokens": 77}) + tail
+    assert len(body) > 2 * ANSWER_BYTES_MAX
+    tap = document()
+    given = []
+    for at in range(0, len(body), size):
+        given.append(tap.feed(body[at : at + size]))
+        assert tap.kept <= ANSWER_BYTES_MAX
+    assert tap.streaming
+    assert tap.began
+    assert not tap.complete
+    assert b"".join(given) == body.rstrip()[:-1]
+    tap.end()
+    tap.end()
+    assert tap.complete
+    assert tap.whole is None
+    assert not tap.at_boundary
+    assert tap.usage == Usage(77, 3)
+    assert ANSWER_BYTES_MAX < tap.output_bytes < len(body)
+    assert b"".join(given) + tap.release() == body
+    assert tap.feed(b"x") == b"x"
+
+
+def test_a_long_document_with_usage_in_its_choice() -> None:
+    for dialect, usage in ((PLAIN, None), (IN_CHOICE, Usage(9, 3))):
+        tap = document(dialect)
+        tap.feed(long_document())
+        tap.end()
+        assert tap.usage == usage
+
+
+def test_a_long_document_that_is_cut_or_broken_is_not_complete() -> None:
+    for body in (
+        long_document()[:-1],
+        long_document() + b"}",
+        b'"' + b"x" * ANSWER_BYTES_MAX + b'"',
+        b"[]," + b" " * 2**21,
+    ):
+        tap = document()
+        given = tap.feed(body)
+        tap.end()
+        assert not tap.complete
+        assert given + tap.release() == body
+
+
+def test_endless_white_space_after_a_document_is_bounded() -> None:
+    tap = document()
+    body = long_document()
+    given = len(tap.feed(body))
+    for _ in range(40):
+        given += len(tap.feed(b" " * 65_536))
+        assert tap.kept <= ANSWER_BYTES_MAX
+    assert given + len(tap.release()) == len(body) + 40 * 65_536
+
+
+def test_b43_blank_lines_go_out_at_once_and_an_error_after_them_is_relayed() -> None:
+    tap = document()
+    assert tap.feed(b"\n\n") == b"\n\n"
+    assert tap.feed(b"\n") == b"\n"
+    assert tap.feed(b'{"error":"late"}') == b""
+    tap.end()
+    assert tap.refusal is None
+    assert tap.error == {"error": "late"}
+    assert tap.whole is None
+    assert not tap.complete
+    assert tap.release() == b'{"error":"late"}'
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]", b'"x"', b"null", b"oops", b"\xff\xfe", b'{"choices":[]}', b'{"choices":[3]}', b"{}"]
+)
+def test_b14_what_is_no_completion_is_relayed_and_did_not_begin(body: bytes) -> None:
+    tap = document()
+    tap.feed(body)
+    tap.end()
+    assert (tap.began, tap.complete, tap.refusal, tap.output_bytes) == (False, False, None, 0)
+    assert tap.whole == body == tap.release()
+    tap.end()
+
+
+# --- the scanner ----------------------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from(["usage", "choices", "a", 'q"', "back\\", "{"])
+VALUES = st.recursive(
+    st.none() | st.integers(-5, 5) | st.text(alphabet='a"\\{}[],:浪\n', max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(KEYS, VALUES, max_size=4), st.sets(st.integers(0, 200), max_size=4), st.booleans())
+def test_b30_the_scanner_finds_what_a_parser_finds(found: dict[str, Any], at: set[int], spaced: bool) -> None:
+    body = json.dumps(found, ensure_ascii=False, indent=1 if spaced else None).encode()
+    cuts = sorted(cut for cut in at if cut < len(body))
+    scanner = Scanner()
+    for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        scanner.feed(body[a:b])
+    assert scanner.closed
+    choices = found.get("choices")
+    assert scanner.choices == (isinstance(choices, list) and any(isinstance(choice, dict) for choice in choices))
+    assert (json.loads(scanner.usage) if "usage" in found else scanner.usage) == found.get("usage", b"")
+    usages = [c["usage"] for c in choices if isinstance(c, dict) and "usage" in c] if isinstance(choices, list) else []
+    assert (json.loads(scanner.choice_usage) if usages else scanner.choice_usage) == (usages[-1] if usages else b"")
+
+
+@given(st.lists(st.binary(max_size=30) | st.sampled_from([b'{"', b'"usage":', b"[{", b"}]", b"\\", b",", b"}"])))
+def test_the_scanner_takes_anything(pieces: list[bytes]) -> None:
+    scanner = Scanner()
+    for piece in pieces:
+        scanner.feed(piece)
+
+
+def test_the_scanner_is_bounded() -> None:
+    scanner = Scanner()
+    scanner.feed(b'{"' + b"k" * 1000)
+    scanner.feed(b"k" * 1000 + b'":1,"usage":[' + b"1," * USAGE_BYTES_MAX)
+    scanner.feed(b"1]}")
+    assert scanner.closed
+    assert scanner.usage == b""
+    deep = Scanner()
+    deep.feed(b'{"choices":[{}],"x":' + b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1) + b"}")
+    assert not deep.closed
+    assert deep.choices
+    for wrong in (b"{]", b"}", b'[":"]:', b"[1:2]"):
+        broken = Scanner()
+        broken.feed(wrong)
+        assert broken.usage == b""

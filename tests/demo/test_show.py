@@ -1,0 +1,82 @@
+"""`nexus-proxy demo`, the whole of it: a real door, a real provider, a real ledger."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+from rich.console import Console
+
+from nexus_proxy.demo import scene, show
+
+PROGRAM = [sys.executable, "-m", "nexus_proxy"]
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+
+
+def test_once_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
+    command = [*PROGRAM, "demo", "--once"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=environment(tmp_path), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout  # piped: no colours
+    assert show.PROMPT in done.stdout
+    assert f"You said: “{show.PROMPT}”" in done.stdout
+    for word in ("reported", "cached input", "balance before  5.00 USD", "agree"):
+        assert word in done.stdout
+    (due,) = re.findall(r"to the nano-dollar\s+([\d.]+)", done.stdout)
+    (after,) = re.findall(r"balance after\s+([\d.]+) USD", done.stdout)
+    assert after == f"{5 - float(due):.9f}".rstrip("0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_once_fails_if_the_charge_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    # what it checks against, not what it serves
+    monkeypatch.setattr("nexus_proxy.demo.show.PRICES", {**scene.PRICES, "output": "2.01"})
+    out = io.StringIO()
+    assert show.run(Console(file=out, width=200), once=True) == 1
+    assert "✗ the balance went down by" in out.getvalue()
+    assert "✗ the row's charge is" in out.getvalue()
+
+
+def test_it_serves_until_interrupted(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "demo"], stdout=subprocess.PIPE, text=True, env=environment(tmp_path), cwd=tmp_path
+    ) as demo:
+        try:
+            assert demo.stdout is not None
+            said = ""
+            while "Serving until Ctrl-C" not in said:
+                line = demo.stdout.readline()
+                assert line, said
+                said += line
+            (url,) = re.findall(r'base_url="([^"]+)"', said)
+            (key,) = re.findall(r'api_key="([^"]+)"', said)
+            client = OpenAI(base_url=url, api_key=key)
+            stream = client.chat.completions.create(
+                model="demo-chat", messages=[{"role": "user", "content": "Hello!"}], stream=True
+            )
+            assert "“Hello!”" in "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+            (config,) = re.findall(r"nexus-proxy --config (\S+) account list", said)
+            listed = subprocess.check_output([*PROGRAM, "--config", config, "account", "list", "--json"])
+            assert 0 < 5 - float(json.loads(listed)[0]["balance"]) < 0.01
+            models = {row["model"]: row for row in json.loads(_ask("usage", "--by", "model", config=config))}
+            assert models["demo-chat"]["requests"] == 2
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def _ask(*words: str, config: str) -> bytes:
+    return subprocess.check_output([*PROGRAM, "--config", config, *words, "--json"])

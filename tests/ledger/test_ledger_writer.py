@@ -1,0 +1,345 @@
+"""Group commit, and what becomes of money whose waiter has gone. On a real file."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle
+from nexus_proxy.core.money import NANO
+from nexus_proxy.core.pricing import amount_nano
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import LedgerError, LedgerUnavailable
+from nexus_proxy.ledger.protocol import (
+    AccountRow,
+    AlreadySettled,
+    Denied,
+    Held,
+    Hold,
+    Operation,
+    Outcome,
+    Progress,
+    Settled,
+    Short,
+    StoreBroken,
+    ToppedUp,
+    TopUp,
+)
+from nexus_proxy.ledger.reader import SqliteReader
+from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.writer import Writer
+
+USAGE = Usage(prompt=120, completion=30, cached=20)
+CHARGE = amount_nano(DEAR.tiers, USAGE)
+
+
+class Gated(SqliteStore):
+    """A store whose commits wait at a gate, and which remembers its batches."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.began = threading.Event()
+        self.batches: list[list[Operation]] = []
+        self.fault: BaseException | None = None
+
+    def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
+        self.batches.append(list(batch))
+        self.began.set()
+        assert self.gate.wait(10)
+        if self.fault is not None:
+            raise self.fault
+        return super().apply(batch)
+
+
+class Desk:
+    """A running writer on a ledger with one account."""
+
+    def __init__(self, path: Path, commit_timeout_s: float) -> None:
+        self.path = path
+        with opened(path) as book:
+            self.account_id, self.key_id = book.customer("acme", NANO)
+        self.store = Gated(path)
+        self.broken: list[BaseException] = []
+        self.writer = Writer(
+            self.store,
+            loop=asyncio.get_running_loop(),
+            commit_timeout_s=commit_timeout_s,
+            on_broken=self.broken.append,
+        )
+
+    def op(self, hold_nano: int, request_id: str | None = None) -> Hold:
+        return hold(self.account_id, self.key_id, hold_nano, request_id)
+
+    async def account(self) -> AccountRow:
+        reader = SqliteReader(self.path)
+        account = await reader.account(self.account_id)
+        await reader.close()
+        assert account is not None
+        return account
+
+    async def until(self, true: Callable[[], Any]) -> None:
+        async with asyncio.timeout(5):
+            while not true():
+                await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def desk(tmp_path: Path, commit_timeout_s: float = 5.0) -> AsyncIterator[Desk]:
+    desk = Desk(tmp_path / "nexus.db", commit_timeout_s)
+    await desk.writer.start()
+    try:
+        yield desk
+    finally:
+        desk.store.gate.set()
+        await desk.writer.stop()
+    assert verify(desk.path) == []
+
+
+async def test_a_hold_and_its_settlement_are_durable_when_they_return(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        assert d.writer.writable
+        assert await d.writer.hold(d.op(10_000_000, "r1")) == Held()
+        assert (await d.account()).held_nano == 10_000_000
+        assert await d.writer.settle(settle("r1", USAGE)) == Settled(d.account_id, CHARGE, 0)
+        assert (await d.account()).balance_nano == NANO - CHARGE
+        assert await d.writer.settle(settle("r1", USAGE)) == AlreadySettled()
+        assert await d.writer.hold(d.op(2 * NANO)) == Short(2 * NANO, NANO - CHARGE, NANO - CHARGE)
+    assert not d.writer.writable
+
+
+@pytest.mark.parametrize("carried", [137, 0, 1000])
+async def test_e1_exactly_as_many_holds_as_the_balance_carries(tmp_path: Path, carried: int) -> None:
+    async with desk(tmp_path) as d:
+        hold_nano = NANO // carried if carried else NANO + 1
+        outcomes = await asyncio.gather(*(d.writer.hold(d.op(hold_nano)) for _ in range(1000)))
+        assert sum(isinstance(outcome, Held) for outcome in outcomes) == carried
+        assert sum(isinstance(outcome, Short) for outcome in outcomes) == 1000 - carried
+        assert (await d.account()).held_nano == carried * hold_nano
+        assert d.writer.batches < 100
+
+
+async def test_e8_a_hundred_concurrent_top_ups_with_one_external_id(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        same = [d.writer.run(TopUp("acme", 5, T0 + i, "pay-1")) for i in range(100)]
+        other = d.writer.run(TopUp("acme", 6, T0, "pay-1"))
+        *outcomes, refused = await asyncio.gather(*same, other)
+        assert sum(isinstance(o, ToppedUp) and o.applied for o in outcomes) == 1
+        assert {o.entry_id for o in outcomes if isinstance(o, ToppedUp)} == {2}
+        assert len(outcomes) == 100
+        assert isinstance(refused, Denied)
+        assert (await d.account()).balance_nano == NANO + 5
+
+
+async def test_what_queues_during_a_commit_is_one_batch(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        seen: list[tuple[int, float]] = []
+        d.writer.observe = lambda size, commit_s: seen.append((size, commit_s))
+        d.store.gate.clear()
+        first = asyncio.ensure_future(d.writer.hold(d.op(1)))
+        await d.until(d.store.began.is_set)
+        rest = [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(50)]
+        await asyncio.sleep(0)
+        assert d.writer.queued == 51
+        d.store.gate.set()
+        await asyncio.gather(first, *rest)
+        assert [size for size, _ in seen] == [1, 50]
+        assert d.writer.operations == 51
+        assert d.writer.queued == 0
+
+
+async def test_c2_e10_a_hold_whose_waiter_left_in_the_queue_is_withdrawn(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        d.store.gate.clear()
+        first = asyncio.ensure_future(d.writer.hold(d.op(1, "first")))
+        await d.until(d.store.began.is_set)
+        second = asyncio.ensure_future(d.writer.hold(d.op(1, "second")))
+        await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.wait([second])
+        d.store.gate.set()
+        await first
+        await d.until(lambda: d.writer.queued == 0)
+        assert (await d.account()).held_nano == 1
+        assert d.writer.withdrawn == 0
+
+
+async def test_c2_e10_a_hold_whose_waiter_left_during_the_commit_is_voided(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        d.store.gate.clear()
+        task = asyncio.ensure_future(d.writer.hold(d.op(1, "r1")))
+        await d.until(d.store.began.is_set)
+        task.cancel()
+        await asyncio.wait([task])
+        d.store.gate.set()
+        await d.until(lambda: d.writer.queued == 0)
+        assert (await d.account()).held_nano == 0
+        assert d.writer.withdrawn == 1
+
+
+async def test_e10_a_hold_whose_waiter_is_cancelled_as_its_answer_arrives_is_voided(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        task = asyncio.ensure_future(d.writer.hold(d.op(1, "r1")))
+        deliver = d.writer._deliver
+
+        def deliver_and_cancel(*arguments: Any) -> None:
+            deliver(*arguments)
+            task.cancel()
+
+        d.writer._deliver = deliver_and_cancel  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await d.until(lambda: d.writer.queued == 0)
+        assert (await d.account()).held_nano == 0
+
+
+async def test_d10_a_locked_ledger_refuses_holds_in_time_and_settles_later(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.3) as d:
+        await d.writer.hold(d.op(10_000_000, "r1"))
+        other = sqlite3.connect(d.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        settled = d.writer.settle(settle("r1", USAGE))
+        d.writer.progress(Progress("r0", USAGE))
+        began = asyncio.get_running_loop().time()
+        refusals = await asyncio.gather(
+            *(d.writer.hold(d.op(5)) for _ in range(20)), d.writer.run(TopUp("acme", 7, T0)), return_exceptions=True
+        )
+        assert asyncio.get_running_loop().time() - began < 1.0
+        assert all(isinstance(refusal, LedgerUnavailable) for refusal in refusals)
+        assert not d.writer.writable
+        assert not settled.done()
+        await d.until(lambda: len(d.store.batches[-1]) == 2)  # the settlement and the progress; the rest is withdrawn
+        other.execute("COMMIT")
+        other.close()
+        assert await asyncio.wait_for(settled, 5) == Settled(d.account_id, CHARGE, 0)
+        account = await d.account()
+        assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
+        assert d.writer.writable
+        assert d.broken == []
+
+
+async def test_d10_a_hold_that_timed_out_during_its_commit_is_voided(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.05) as d:
+        d.store.gate.clear()
+        with pytest.raises(LedgerUnavailable) as refusal:
+            await d.writer.hold(d.op(1, "r1"))
+        assert refusal.value.retry_after_ns == NANO
+        d.store.gate.set()
+        await d.until(lambda: d.writer.queued == 0)
+        assert (await d.account()).held_nano == 0
+
+
+async def test_d7_a_writer_that_is_idle_finds_out_that_the_store_is_well_again(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.05) as d:
+        other = sqlite3.connect(d.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerUnavailable):
+            await d.writer.hold(d.op(1))
+        await d.until(lambda: not d.writer.writable)
+        other.execute("COMMIT")
+        other.close()
+        await d.until(lambda: d.writer.writable)
+
+
+async def test_only_the_newest_progress_of_a_request_is_written(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await asyncio.gather(d.writer.hold(d.op(1, "r1")), d.writer.hold(d.op(1, "r2")))
+        d.store.gate.clear()
+        d.store.began.clear()
+        waiting = asyncio.ensure_future(d.writer.hold(d.op(1, "r3")))
+        await d.until(d.store.began.is_set)
+        for output in range(10):
+            d.writer.progress(Progress("r1", Usage(10, output)))
+        d.writer.progress(Progress("r2", Usage(10, 1)))
+        settled = d.writer.settle(settle("r2", USAGE))
+        d.store.gate.set()
+        await asyncio.gather(waiting, settled)
+        written = [op for batch in d.store.batches for op in batch if isinstance(op, Progress)]
+        assert written == [Progress("r1", Usage(10, 9))]
+
+
+@pytest.mark.parametrize("fault", [StoreBroken("EIO"), RuntimeError("a bug")])
+async def test_d9_d24_a_broken_store_is_told_once_and_fails_everybody(tmp_path: Path, fault: Exception) -> None:
+    async with desk(tmp_path) as d:
+        d.store.gate.clear()
+        taken = asyncio.ensure_future(d.writer.hold(d.op(1)))
+        await d.until(d.store.began.is_set)
+        queued = asyncio.ensure_future(d.writer.hold(d.op(1)))
+        settled = d.writer.settle(settle("r1", USAGE))
+        await asyncio.sleep(0)
+        d.store.fault = fault
+        d.store.gate.set()
+        outcomes = await asyncio.gather(taken, queued, settled, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 3
+        assert d.broken == [fault]
+        assert not d.writer.writable
+        with pytest.raises(LedgerUnavailable):
+            await d.writer.hold(d.op(1))
+        assert d.writer.settle(settle("r1", USAGE)).exception() is not None
+        d.writer.progress(Progress("r1", USAGE))
+
+
+async def test_stop_commits_what_is_queued(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        holds = [asyncio.ensure_future(d.writer.hold(d.op(1000, f"r{i}"))) for i in range(700)]
+        await asyncio.gather(*holds)
+        settled = [d.writer.settle(settle(f"r{i}", Usage(0, 0))) for i in range(700)]
+        await d.writer.stop()
+        assert all(future.result() == Settled(d.account_id, 0, 0) for future in settled)
+        await d.writer.stop()
+
+
+async def test_a_stop_does_not_wait_for_ever_for_a_busy_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.writer.STOP_TIMEOUT_S", 0.05)
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(1000, "r1"))
+        other = sqlite3.connect(d.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        settled = d.writer.settle(settle("r1", USAGE))
+        d.writer.progress(Progress("r1", USAGE))
+        await d.writer.stop()
+        other.close()
+        assert isinstance(settled.exception(), LedgerUnavailable)
+        assert d.broken == []
+        assert (await d.account()).held_nano == 1000  # for the next start to recover
+
+
+async def test_start_recovers_what_an_earlier_run_left(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    with opened(path) as book:
+        account_id, key_id = book.customer("acme", NANO)
+        book.run(hold(account_id, key_id, 5), hold(account_id, key_id, 5))
+    writer = Writer(SqliteStore(path), loop=asyncio.get_running_loop(), on_broken=lambda _: None)
+    assert await writer.start() == 2
+    await writer.run(PRICES)
+    await writer.run(PLANS)
+    await writer.stop()
+    assert verify(path) == []
+
+
+async def test_d14_a_start_on_a_ledger_in_use_fails_with_its_reason(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        second = Writer(SqliteStore(d.path), loop=asyncio.get_running_loop(), on_broken=d.broken.append)
+        with pytest.raises(LedgerError, match="in use"):
+            await second.start()
+        assert not second.writable
+        await second.stop()
+        assert d.broken == []
+
+
+async def test_a_settlement_future_that_was_cancelled_is_settled_all_the_same(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(10_000_000, "r1"))
+        d.store.gate.clear()
+        future = d.writer.settle(settle("r1", USAGE))
+        future.cancel()
+        d.store.gate.set()
+        await d.until(lambda: d.writer.queued == 0)
+        assert (await d.account()).balance_nano == NANO - CHARGE

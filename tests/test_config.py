@@ -1,0 +1,342 @@
+"""The configuration file: what it becomes, and how each mistake is named."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pydantic
+import pydantic.fields
+import pytest
+
+from nexus_proxy import config, config_file
+from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
+from nexus_proxy.core.pricing import Rates
+from nexus_proxy.errors import ConfigError
+
+SHIPPED = Path(__file__).parent.parent / "config" / "nexus.toml"
+SECRET = "sk-canary-0123456789"
+MODEL = {
+    "provider": "local",
+    "price": {"input": "0.10", "output": "0.40"},
+    "context": 131072,
+    "max_output": 8192,
+}
+LOCAL = {"dialect": "openai", "base_url": "http://127.0.0.1:8000/v1", "allow_private": True}
+
+
+def read(text: str, folder: Path = Path("/etc/nexus"), **environ: str) -> Config:
+    return resolve(tomllib.loads(text), folder, environ)
+
+
+def mistakes(document: dict[str, Any], **environ: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        resolve(document, Path("/etc/nexus"), environ)
+    return str(caught.value).splitlines()
+
+
+# --- what a file becomes ------------------------------------------------------------------------------------------
+
+
+def test_no_file_is_the_defaults_with_nothing_switched_on() -> None:
+    found = load(None, {})
+    assert found.server == config.Server(Address("127.0.0.1", 8080), Address("127.0.0.1", 9090), Timeouts(), Limits())
+    assert (found.currency, dict(found.models), dict(found.providers), found.prices) == ("USD", {}, {}, ())
+    assert {(p.name, p.rpm, p.rung, p.min_paid_nano) for p in found.plans.values()} == {
+        ("free", 10, True, 0),
+        ("paid", 60, True, 5_000_000_000),
+    }
+
+
+def test_the_shipped_file_loads_with_an_empty_environment() -> None:
+    found = load(SHIPPED, {})
+    assert not found.models
+    assert found.server == load(None, {}).server
+    assert found.ledger_path == SHIPPED.parent / "nexus.db"
+
+
+def commented_in() -> str:
+    return re.sub(r"(?m)^# ?(\[|[a-z_]+ = )", r"\1", SHIPPED.read_text())
+
+
+def test_the_shipped_file_with_everything_commented_in_loads_too(tmp_path: Path) -> None:
+    text = commented_in().replace('api_key_file = "secrets/deepseek"', "")
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "ca.pem").write_text("")
+    found = read(text, tmp_path, DEEPSEEK_API_KEY=SECRET, DASHSCOPE_API_KEY=SECRET, MOONSHOT_API_KEY=SECRET)
+    assert {"deepseek-v4", "deepseek-v4-flash", "qwen-max", "kimi-k3.1-pro", "my-model"} <= set(found.models)
+
+
+def undocumented(shape: type[pydantic.BaseModel], tables: list[dict[str, Any]], path: str = "") -> Iterator[str]:
+    """Walk the shape beside the file: the paths of keys that no table of that shape has."""
+    for key, info in shape.model_fields.items():
+        values = [table[key] for table in tables if key in table]
+        if not values:
+            yield f"{path}{key}"
+        pending, nested = [info.annotation], None
+        while pending:
+            annotation = pending.pop()
+            if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+                nested = annotation
+            pending.extend(get_args(annotation))
+        if nested is not None:
+            below = [
+                entry
+                for value in values
+                for entry in (value if isinstance(value, list) else value.values() if is_named(info) else [value])
+            ]
+            yield from undocumented(nested, below, f"{path}{key}.")
+
+
+def is_named(info: pydantic.fields.FieldInfo) -> bool:
+    return get_origin(info.annotation) is dict
+
+
+def test_every_key_of_the_files_shape_is_in_the_shipped_file() -> None:
+    assert list(undocumented(config_file.File, [tomllib.loads(commented_in())])) == []
+
+
+def test_a_key_that_the_shipped_file_lacks_is_found() -> None:
+    text = commented_in().replace("output_max = 200", "").replace("drains = 256", "").replace("retry_stale = true", "")
+    assert set(undocumented(config_file.File, [tomllib.loads(text)])) == {
+        "server.limits.drains",
+        "providers.retry_stale",
+        "models.price.tiers.output_max",
+    }
+
+
+def test_the_files_defaults_are_those_of_the_types() -> None:
+    assert Timeouts(**config_file.Timeouts().model_dump()) == Timeouts()
+    assert Limits(**config_file.Limits().model_dump()) == Limits()
+
+
+def test_the_example_of_an_own_provider() -> None:
+    found = resolve({"providers": {"local": LOCAL}, "models": {"org/my": MODEL}}, Path("/etc/nexus"), {})
+    model, provider = found.models["org/my"], found.providers["local"]
+    assert (model.id, model.provider, model.upstream) == ("org/my", "local", "org/my")
+    assert (model.context, model.max_output, model.default_output) == (131072, 8192, 4096)
+    assert model.tariff.peak.tiers[0].rates == Rates(100_000, 100_000, 100_000, 400_000, 400_000)
+    assert (provider.base_url, provider.api_key, provider.allow_private) == ("http://127.0.0.1:8000/v1", "", True)
+    assert (provider.in_flight_max, provider.retry_stale, provider.on_disconnect) == (1000, True, "drain")
+    assert provider.dialect.ask_usage
+
+
+def test_ask_usage_overrides_the_dialect() -> None:
+    found = resolve({"providers": {"local": {**LOCAL, "ask_usage": False}}}, Path("/"), {})
+    assert not found.providers["local"].dialect.ask_usage
+
+
+def test_a_known_provider_is_switched_on_by_its_secret_alone() -> None:
+    found = read('[providers.deepseek]\napi_key_env = "K"', K=f"{SECRET}\n")
+    assert found.providers["deepseek"].api_key == SECRET
+    assert found.models["deepseek-v4"].upstream == "deepseek-v4-pro"
+    assert found.models["deepseek-v4-flash"].upstream == "deepseek-flash"
+    assert {version.model for version in found.prices} == set(found.models)
+    assert len({version.price.price_id for version in found.prices}) == len(found.prices) == 2 * len(found.models)
+
+
+def test_a_secret_may_stand_in_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(f"{SECRET}\n")
+    (tmp_path / "n.toml").write_text('[providers.deepseek]\napi_key_file = "key"\n[ledger]\nurl = "sqlite:d/x.db"')
+    found = load(tmp_path / "n.toml", {})
+    assert found.providers["deepseek"].api_key == SECRET
+    assert found.ledger_path == tmp_path / "d" / "x.db"
+
+
+def test_f2_a_secret_is_in_no_repr_and_in_no_message() -> None:
+    found = read('[providers.deepseek]\napi_key_env = "K"', K=SECRET)
+    assert SECRET not in repr(found)
+    lines = mistakes({"providers": {"deepseek": {"api_key": SECRET, "api_key_env": 5}}})
+    assert lines == [
+        "providers.deepseek.api_key: unknown key",
+        "providers.deepseek.api_key_env: expected a valid string",
+    ]
+    assert SECRET not in "".join(mistakes({"providers": {"deepseek": {"api_key_env": "K"}}}, K=f"{SECRET}\x01"))
+
+
+def test_the_billing_currency_picks_the_price_list_unless_the_entry_says() -> None:
+    deepseek = '[providers.deepseek]\napi_key_env = "K"\n'
+    usd = read(deepseek, K="k").models["deepseek-v4"].tariff
+    cny = read(deepseek + 'currency = "CNY"\n[billing]\nfx = { CNY = "0.1389" }', K="k").models["deepseek-v4"].tariff
+    own = read(deepseek + '[billing]\ncurrency = "CNY"', K="k").models["deepseek-v4"].tariff
+    assert [t.peak.cost_currency for t in (usd, cny, own)] == ["USD", "CNY", "CNY"]
+    assert usd.peak.tiers[0].rates.output == 3_960_000
+    assert cny.peak.tiers[0].rates.output == 3_750_300  # 27 × 0.1389
+    assert cny.peak.cost_tiers[0].rates.output == own.peak.tiers[0].rates.output == 27_000_000
+    assert usd.off_peak is not None
+    assert usd.off_peak.tiers[0].rates.output == 1_980_000
+
+
+def test_the_entry_of_a_model_overrides_the_catalogue_key_by_key() -> None:
+    document = {
+        "providers": {"deepseek": {"api_key_env": "K"}},
+        "models": {
+            "deepseek-v4": {"max_output": 1000},
+            "alias": {"provider": "deepseek", "upstream": "deepseek-flash"},
+            "deepseek-flash": {"enabled": False},
+        },
+    }
+    found = resolve(document, Path("/"), {"K": "k"}).models
+    assert (found["deepseek-v4"].max_output, found["deepseek-v4"].default_output) == (1000, 1000)
+    assert found["deepseek-v4"].context == 1_000_000
+    assert found["alias"].tariff.peak.tiers == found["deepseek-v4-flash"].tariff.peak.tiers
+    assert "deepseek-flash" not in found
+
+
+def test_a_disabled_listing_is_served_only_if_the_file_names_it() -> None:
+    text = '[providers.moonshot-intl]\napi_key_env = "K"\n'
+    assert "kimi-k2.5" not in read(text, K="k").models
+    assert "kimi-k2.5" in read(text + '[models."kimi-k2.5"]', K="k").models
+
+
+def test_two_providers_of_one_id_are_an_error_that_names_both_unless_one_is_picked() -> None:
+    both = {"providers": {name: {"api_key_env": "K"} for name in ("qwen-intl", "qwen-cn")}}
+    both["billing"] = {"fx": {"CNY": "0.14"}}
+    lines = mistakes(both, K="k")
+    assert "models.qwen-max: qwen-intl and qwen-cn both serve it; expected provider = one of them" in lines
+    picked = {id_: {"provider": "qwen-cn"} for id_ in ("qwen-max", "qwen-plus", "qwen-turbo", "qwen3.8-max")}
+    found = resolve({**both, "models": picked}, Path("/"), {"K": "k"})
+    assert found.models["qwen-max"].provider == "qwen-cn"
+    assert found.models["qwen3-max"].provider == "qwen-intl"
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+def test_all_mistakes_are_told_at_once_and_none_twice() -> None:
+    document = {
+        "servr": {},
+        "plans": {"free": {"rung": True, "rpm": "10"}},
+        "billing": {"markup": 1.1},
+        "providers": {"deepseek": {"api_key_env": "NOPE"}, "moonshot-cn": {"api_key_env": "K"}},
+        "models": {"x": {"provider": "deepseek"}},
+    }
+    assert mistakes(document, K="") == [
+        'billing.markup: expected a decimal in quotes, such as "0.10"; a bare number could not be read exactly',
+        "plans.free.rpm: expected a valid integer",
+        "providers.deepseek.api_key_env: the environment has no variable NOPE",
+        "providers.moonshot-cn.api_key_env: the secret is empty",
+        "servr: unknown key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "line"),
+    [
+        ({"server": {"listen": "8080"}}, 'server.listen: expected "host:port"'),
+        ({"server": {"listen": "::1:8080"}}, 'server.listen: expected "host:port"'),
+        ({"server": {"listen": "a:70000"}}, "server.listen: expected a port"),
+        ({"server": {"listen": "a:1", "admin_listen": "a:1"}}, "server.admin_listen: expected another"),
+        ({"server": {"timeouts": {"connect_s": 0}}}, "server.timeouts.connect_s: expected greater than 0"),
+        ({"server": {"timeouts": {"connect_s": float("inf")}}}, "server.timeouts.connect_s: expected"),
+        ({"server": {"timeouts": {"connect_s": True}}}, "server.timeouts.connect_s: expected a valid number"),
+        ({"server": {"limits": {"bodies_bytes": 1024}}}, "server.limits.bodies_bytes: expected at least"),
+        ({"server": 3}, "server: expected a valid dictionary"),
+        ({"ledger": {"url": "postgresql://h/d"}}, 'ledger.url: expected "sqlite:path"'),
+        ({"ledger": {"url": "sqlite::memory:"}}, 'ledger.url: expected "sqlite:"'),
+        ({"limiter": {"url": "redis://h"}}, "limiter.url: expected 'memory:'"),
+        ({"billing": {"currency": "usd"}}, "billing.currency: expected text that matches"),
+        ({"billing": {"fx": {"CNY": 0.14}}}, "billing.fx.CNY: expected a decimal in quotes"),
+        ({"billing": {"fx": {"CNY": "0"}}}, "billing.fx.CNY: expected a decimal above 0"),
+        ({"billing": {"markup": "1e3"}}, "billing.markup: expected a decimal"),
+        ({"plans": {"a": {"rpm": 5}}}, "plans: expected exactly one rung without a threshold"),
+        ({"plans": {n: {"rpm": 5, "rung": True} for n in "ab"}}, "plans: expected exactly one rung"),
+        ({"plans": {"a": {"rpm": 0, "rung": True}}}, "plans.a.rpm: expected greater than or equal to 1"),
+        ({"plans": {"a": {"rung": True}}}, "plans.a.rpm: missing"),
+        ({"plans": {"a": {"rpm": 5, "rung": True}, "b": {"rpm": 5, "min_paid": "1"}}}, "plans.b: expected rung = true"),
+        (
+            {"plans": {"a": {"rpm": 5, "rung": True}, "b": {"rpm": 4, "rung": True, "min_paid": "1"}}},
+            "plans.b.rpm: expected at least 5, as a below it",
+        ),
+        (
+            {
+                "plans": {
+                    "a": {"rpm": 5, "rung": True},
+                    "b": {"rpm": 6, "rung": True, "min_paid": "1"},
+                    "c": {"rpm": 7, "rung": True, "min_paid": "1.00"},
+                }
+            },
+            "plans.c: expected other thresholds than those of b",
+        ),
+        ({"providers": {"deepseek": {}}}, "providers.deepseek: expected api_key_env or api_key_file"),
+        (
+            {"providers": {"deepseek": {"api_key_env": "K", "api_key_file": "f"}}},
+            "providers.deepseek: expected either",
+        ),
+        ({"providers": {"deepseek": {"api_key_file": "no"}}}, "providers.deepseek.api_key_file: cannot be read"),
+        (
+            {"providers": {"deepseek": {"api_key_env": "K", "currency": "EUR"}}},
+            "providers.deepseek.currency: expected one of CNY, USD",
+        ),
+        ({"providers": {"mine": {}}}, "providers.mine.base_url: missing"),
+        ({"providers": {"mine": {**LOCAL, "dialect": "x"}}}, "providers.mine.dialect: expected one of openai"),
+        ({"providers": {"mine": {**LOCAL, "ca_file": "no.pem"}}}, "providers.mine.ca_file: no such file"),
+        ({"providers": {"qwen-cn": {"api_key_env": "K"}}}, "billing.fx.CNY: missing"),
+        ({"models": {"m": {}}}, "models.m.provider: missing"),
+        ({"models": {"m": {**MODEL}}}, "models.m.provider: expected a provider that is switched on"),
+        ({"models": {"m\n": {}}}, 'models."m\\n": expected text'),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(document: dict[str, Any], line: str) -> None:
+    assert "\n".join(mistakes(document, K="k")).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"price": None}, "models.m.price: missing"),
+        ({"price": {"input": 1, "output": "1"}}, "models.m.price.input: expected a decimal in quotes"),
+        ({"price": {"input": "-1", "output": "1"}}, "models.m.price.input: expected a decimal that is not negative"),
+        ({"price": {"input": "1"}}, "models.m.price.output: missing"),
+        ({"price": {"input": "1000001", "output": "1"}}, "models.m.price: expected at most 1000000 per million"),
+        ({"price": {"input": "1", "output": "1", "currency": "CNY"}}, "billing.fx.CNY: missing: local prices m in it"),
+        (
+            {"price": {"input": "1", "output": "1", "tiers": [{"input": "1", "input_max": 9}]}},
+            "models.m.price: expected the last tier to have no input_max",
+        ),
+        ({"context": None}, "models.m.context: missing"),
+        ({"context": 100}, "models.m.max_output: expected at most the context, 100"),
+        ({"max_output": 10**8}, "models.m.max_output: expected less than or equal to 10000000"),
+        ({"default_output": 8193}, "models.m.default_output: expected at most 8192"),
+        ({"limit_covers_thinking": False}, "models.m.thinking_max: expected a bound"),
+        ({"limit_parameter": "max"}, "models.m.limit_parameter: expected 'max_tokens' or"),
+    ],
+)
+def test_a_mistake_in_a_model_is_named_by_its_path(change: dict[str, Any], line: str) -> None:
+    entry = {key: value for key, value in {**MODEL, **change}.items() if value is not None}
+    assert mistakes({"providers": {"local": LOCAL}, "models": {"m": entry}})[0].startswith(line)
+
+
+@pytest.mark.parametrize("secret", ["", "  ", "\n"])
+def test_f22_an_empty_secret_is_refused(secret: str) -> None:
+    lines = mistakes({"providers": {"deepseek": {"api_key_env": "K"}}}, K=secret)
+    assert lines == ["providers.deepseek.api_key_env: the secret is empty"]
+
+
+@pytest.mark.parametrize("secret", ["a b", "a\r\nX-Evil: 1", "ключ"])
+def test_a_secret_that_no_header_can_carry_is_refused(secret: str) -> None:
+    assert "no header can carry" in mistakes({"providers": {"deepseek": {"api_key_env": "K"}}}, K=secret)[0]
+
+
+def test_f7_a_private_base_url_is_refused_with_its_path() -> None:
+    lines = mistakes({"providers": {"x": {"dialect": "openai", "base_url": "https://169.254.169.254/v1"}}})
+    assert lines[0].startswith("providers.x.base_url: 169.254.169.254 is a private")
+
+
+def test_what_is_no_toml_or_no_file_says_so(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[server\n")
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        load(bad, {})
+    with pytest.raises(ConfigError, match=r"none\.toml"):
+        load(tmp_path / "none.toml", {})
+
+
+def test_the_same_content_has_the_same_price_id_and_a_change_another() -> None:
+    def ids(markup: str) -> list[str]:
+        text = f'[providers.deepseek]\napi_key_env = "K"\n[billing]\nmarkup = "{markup}"'
+        return [version.price.price_id for version in read(text, K="k").prices]
+
+    assert ids("1.0") == ids("1.0")
+    assert set(ids("1.0")).isdisjoint(ids("1.1"))

@@ -1,0 +1,186 @@
+"""Logs: one JSON line for each event, no credential in it, and no request that waits for it."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nexus_proxy.core.apikey import mint
+from nexus_proxy.logs import LINE_BYTES_MAX, Logger, configure
+
+KEY = mint(bytes(range(32)))
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[tuple[Logger, Lines]]:
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    logger = configure(fd, secrets=["id.zhipu-secret"])
+
+    def lines() -> list[dict[str, Any]]:
+        assert logger.close()
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+    yield logger, lines
+    logger.close()
+    os.close(fd)
+
+
+def test_an_event_is_one_line_with_its_context(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    with structlog.contextvars.bound_contextvars(request_id="req-1"):
+        logger.info("request", status=200, charge="0.10")
+    logger.debug("not at this level")
+    (line,) = lines()
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "request", "level": "info", "request_id": "req-1", "status": 200, "charge": "0.10"}
+
+
+@pytest.mark.parametrize("text", ['a\nb\r\n{"event":"forged"}', "\x1b[2J\0", "\u2028\x85", "\ud800", 10**30, {1: b"x"}])
+def test_f12_no_value_begins_a_line(log: tuple[Logger, Lines], text: Any) -> None:
+    logger, lines = log
+    logger.info("request", model=text)
+    (line,) = lines()
+    assert line["event"] == "request"
+    if isinstance(text, str):
+        assert line["model"] == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f"Authorization: Bearer {KEY}",
+        f"GET /?key={KEY}",
+        f"x{KEY}",
+        f"line\n{KEY}",
+        f"tab\x0b{KEY}",
+        f"{KEY[:20]}",
+        "authorization: BEARER a-token-of-another-kind",
+        "sk-0123456789abcdef",
+        "a\nsk-0123456789abcdef",
+        "a\x0bsk-0123456789abcdef",
+        "x id.zhipu-secret y",
+    ],
+)
+def test_f2_no_credential_is_written_wherever_it_stands(log: tuple[Logger, Lines], text: str) -> None:
+    logger, lines = log
+    logger.info(text, one=text, two={"three": [text]}, **{text: 1})
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logger.exception("fault")
+        logging.getLogger("asyncio").exception(text)
+    written = json.dumps(lines())
+    for secret in (KEY[12:20], "0123456789abcdef", "a-token-of-another-kind", "zhipu-secret"):
+        assert secret not in written
+
+
+def test_words_that_only_look_like_a_credential_stay(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    logger.info("task-cancelled", model="qwen-max", disk="disk-usage-percent")
+    (line,) = lines()
+    assert (line["event"], line["disk"]) == ("task-cancelled", "disk-usage-percent")
+
+
+def test_f2_a_library_cannot_quote_what_a_client_sent(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    try:
+        raise ValueError("400, message: bad header b'X-Api-Key: canary-header'")
+    except ValueError:
+        logging.getLogger("aiohttp.server").exception("Error handling request from %s", "canary-peer")
+    logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "<Task>", 0.2)
+    del logger
+    first, second = lines()
+    assert "canary" not in json.dumps(first)
+    assert (first["event"], first["error"], first["level"]) == ("Error handling request from %s", "ValueError", "error")
+    assert second["event"] == "Executing <Task> took 0.200 seconds"
+
+
+def test_an_exception_is_written_without_source_text_or_values(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    try:
+        raise KeyError("what")
+    except KeyError:
+        logger.exception("fault")
+    (line,) = lines()
+    assert (line["error"], line["error_text"]) == ("KeyError", "'what'")
+    assert line["frames"][-1].endswith("test_an_exception_is_written_without_source_text_or_values")
+
+
+def test_a_line_has_a_limit(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    logger.info("request", request_id="req-1", text="x" * LINE_BYTES_MAX)
+    (line,) = lines()
+    assert (line["event"], line["request_id"]) == ("request", "req-1")
+    assert line["cut_bytes"] > LINE_BYTES_MAX
+
+
+VALUES = st.recursive(st.text() | st.integers() | st.floats() | st.binary(), st.lists, max_leaves=4)
+
+
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=3), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+def test_nothing_that_is_logged_raises_or_is_lost(tmp_path: Path, events: list[dict[str, Any]]) -> None:
+    path = tmp_path / "any"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    logger = configure(fd)
+    for fields in events:
+        logger.info("request", fields=fields)
+    assert logger.close()
+    os.close(fd)
+    assert [json.loads(line)["event"] for line in path.read_bytes().splitlines()] == ["request"] * len(events)
+
+
+def test_d23_a_blocked_pipe_stops_nobody_and_what_is_lost_is_counted() -> None:
+    reader, writer = os.pipe()
+    dropped: list[int] = []
+    logger = configure(writer, lines_max=100)
+    logger.on_dropped = dropped.append
+    events = 5_000
+    for number in range(events):
+        logger.info("request", number=number, text="x" * 1_000)  # far more than a pipe takes
+    assert sum(dropped) > events / 2
+    assert not logger.close(timeout_s=0.05)
+    os.set_blocking(reader, False)
+    received = b""
+    while logger._writer._thread.is_alive():  # now somebody reads again
+        try:
+            received += os.read(reader, 1 << 20)
+        except BlockingIOError:
+            logger._writer._thread.join(0.01)
+    os.close(writer)
+    while chunk := os.read(reader, 1 << 20):
+        received += chunk
+    os.close(reader)
+    numbers = [json.loads(line)["number"] for line in received.splitlines()]
+    assert numbers == sorted(numbers)
+    assert len(numbers) + sum(dropped) == events
+
+
+def test_d23_a_pipe_without_a_reader_is_counted() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    dropped: list[int] = []
+    logger = configure(writer)
+    logger.on_dropped = dropped.append
+    logger.info("request")
+    logger.info("request")
+    assert logger.close()
+    os.close(writer)
+    assert sum(dropped) == 2
+
+
+def test_after_the_end_libraries_are_no_longer_heard(log: tuple[Logger, Lines]) -> None:
+    _, lines = log
+    assert lines() == []
+    handlers = [type(handler).__name__ for handler in logging.getLogger().handlers]
+    assert "_ForeignHandler" not in handlers

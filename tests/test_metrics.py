@@ -1,0 +1,130 @@
+"""Metrics: every one that is declared is there, and no text of a client's makes a series."""
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.metrics import METRICS, Metrics
+
+USAGE = Usage(prompt=100, completion=20, cached=60, cache_write=10, reasoning=5)
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    text = metrics.render()[0].decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return samples(metrics).get((name, frozenset(labels.items())))
+
+
+def settle(metrics: Metrics, **changes: Any) -> None:
+    verdict = Verdict(
+        end_state=changes.pop("end_state", EndState.COMPLETE),
+        usage_source=changes.pop("usage_source", UsageSource.REPORTED),
+        usage=changes.pop("usage", USAGE),
+        charge_nano=1_500_000_000,
+        cost_nano=2_000_000_000,
+    )
+    given: dict[str, Any] = {
+        "model": "m",
+        "provider": "p",
+        "verdict": verdict,
+        "first_byte_s": 0.2,
+        "cost_currency": "CNY",
+        "overrun": False,
+        "late": False,
+        "upstream_code": None,
+    }
+    metrics.settled(**given | changes)
+
+
+def test_every_declared_metric_is_rendered_and_no_other_of_ours() -> None:
+    text, content_type = Metrics(["m"]).render()
+    found = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# HELP nexus_")}
+    assert found == set(METRICS)
+    assert content_type.startswith("text/plain")
+    assert b"process_resident_memory_bytes" in text
+    assert b"_created" not in text
+
+
+def test_a_request_is_counted_under_its_model_status_and_code() -> None:
+    metrics = Metrics(["m"])
+    for _ in range(2):
+        metrics.request(model="m", provider="p", status=200, code=None, duration_s=0.1)
+    metrics.request(model=None, provider=None, status=401, code="invalid_api_key", duration_s=0.1)
+    assert value(metrics, "nexus_requests_total", model="m", provider="p", status="200", code="ok") == 2
+    other = {"model": "other", "provider": "none", "status": "401", "code": "invalid_api_key"}
+    assert value(metrics, "nexus_requests_total", **other) == 1
+    assert value(metrics, "nexus_request_duration_seconds_count", model="m") == 2
+
+
+def test_a_settlement_is_counted_by_kind_of_token_and_currency() -> None:
+    metrics = Metrics(["m"])
+    settle(metrics)
+    counted = {"prompt": 100, "cached": 60, "cache_write": 10, "completion": 20, "reasoning": 5}
+    for kind, count in counted.items():
+        assert value(metrics, "nexus_tokens_total", model="m", kind=kind) == count
+    assert value(metrics, "nexus_charge_total", model="m") == 1.5
+    assert value(metrics, "nexus_cost_total", model="m", currency="CNY") == 2.0
+    assert value(metrics, "nexus_first_byte_seconds_count", model="m") == 1
+    assert value(metrics, "nexus_settle_late_total") == value(metrics, "nexus_overrun_total") == 0
+
+
+def test_b24_what_an_operator_must_look_at_is_counted() -> None:
+    metrics = Metrics(["m"])
+    settle(metrics, usage_source=UsageSource.ESTIMATED, late=True)
+    settle(metrics, end_state=EndState.CLIENT_GONE, usage_source=UsageSource.DRAINED, overrun=True)
+    settle(metrics, usage=Usage(1, 1, flagged=True), upstream_code="upstream_broken", first_byte_s=None)
+    assert value(metrics, "nexus_usage_missing_total", provider="p") == 1
+    assert value(metrics, "nexus_usage_flagged_total", provider="p") == 1
+    assert value(metrics, "nexus_settle_late_total") == 1
+    assert value(metrics, "nexus_overrun_total") == 1
+    assert value(metrics, "nexus_drains_total", result="drained") == 1
+    assert value(metrics, "nexus_upstream_errors_total", provider="p", code="upstream_broken") == 1
+    assert value(metrics, "nexus_first_byte_seconds_count", model="m") == 2
+
+
+def test_the_rest_is_what_it_is_set_to() -> None:
+    metrics = Metrics([])
+    metrics.rate_limited()
+    metrics.batch(3, 0.002)
+    metrics.recovered(7)
+    metrics.lines_dropped(4)
+    metrics.drains(2)
+    metrics.open_exchanges(5)
+    metrics.lag(0.25)
+    found = {name: number for (name, labels), number in samples(metrics).items() if not labels}
+    expected = {
+        "nexus_rate_limited_total": 1,
+        "nexus_ledger_batch_size_sum": 3,
+        "nexus_ledger_commit_seconds_sum": 0.002,
+        "nexus_recovered_holds_total": 7,
+        "nexus_log_lines_dropped_total": 4,
+        "nexus_drains_open": 2,
+        "nexus_holds_open": 5,
+        "nexus_event_loop_lag_seconds": 0.25,
+    }
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_f3_f13_a_model_that_is_not_configured_makes_no_series() -> None:
+    metrics = Metrics(["m"])
+    metrics.request(model="canary", provider=None, status=404, code="model_not_found", duration_s=0.1)
+    before = len(samples(metrics))
+    for number in range(1_000):
+        metrics.request(model=f"canary-{number}", provider=None, status=404, code="model_not_found", duration_s=0.1)
+    assert len(samples(metrics)) == before
+    assert b"canary" not in metrics.render()[0]
+
+
+def test_two_servers_in_one_process_do_not_mix() -> None:
+    one, two = Metrics(["m"]), Metrics(["m"])
+    one.rate_limited()
+    assert value(two, "nexus_rate_limited_total") == 0
