@@ -34,7 +34,6 @@ from nexus_proxy.appkeys import (
     READER,
     READINESS,
     SUPERVISOR,
-    UNKNOWN,
     UPSTREAMS,
     Readiness,
 )
@@ -237,7 +236,7 @@ def _add_routes(app: web.Application) -> None:
         resource.add_route(method, handler, expect_handler=refused.no_continue)
         other = app.router.add_resource(path, name=None)
         other.add_route("*", refused.method_not_allowed, expect_handler=refused.no_continue)
-    app.router.add_route("*", "/{path:.*}", refused.not_found, name=UNKNOWN, expect_handler=refused.no_continue)
+    app.router.add_route("*", "/{path:.*}", refused.not_found, expect_handler=refused.no_continue)
 
 
 def _bind(address: Address) -> socket.socket:

@@ -63,6 +63,5 @@ KEY = web.RequestKey("KEY", Key)
 MODEL = web.RequestKey("MODEL", Model)
 CALL = web.RequestKey("CALL", Call)
 
-# Names of routes, by which the stages of the chain know what they are for.
+# The name of the route that the whole chain is for. What is served has a name; a route without one serves an error.
 COMPLETIONS = "completions"
-UNKNOWN = "unknown"  # no such path, or no such method: answered without asking who calls

@@ -61,6 +61,12 @@ class DoorProtocol(RequestHandler):
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(self._head_s, self._head_is_late)
 
+    def close(self) -> None:
+        super().close()
+        # Trap: the original takes nothing more on an idle connection, and leaves it open.
+        if not self._request_in_progress and not self._messages:
+            self.force_close()
+
     def _head_is_late(self) -> None:
         self._head_timer = None
         if self._messages or self._request_in_progress or self.transport is None:

@@ -423,7 +423,33 @@ def test_the_program_is_installed_and_exits_with_its_code(tmp_path: Path) -> Non
     assert program("account").returncode == 2
 
 
+def test_d14_serve_takes_verbs_refuses_a_second_and_ends_0(tmp_path: Path) -> None:
+    def start(name: str, listen: str) -> subprocess.Popen[str]:
+        (tmp_path / name).write_text(f'[server]\nlisten = "{listen}"\nadmin_listen = "127.0.0.1:0"\n')
+        command = [sys.executable, "-m", "nexus_proxy", "--config", name, "serve"]
+        return subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with start("nexus.toml", "127.0.0.1:0") as server:
+        try:
+            assert server.stdout is not None
+            assert "serving" in server.stdout.readline()
+            command = [sys.executable, "-m", "nexus_proxy", "account", "create", "acme"]
+            assert subprocess.run(command, cwd=tmp_path, timeout=30, check=False).returncode == 0
+            with start("other.toml", "127.0.0.1:0") as second:
+                _, said = second.communicate(timeout=30)
+            assert second.returncode == 3
+            assert str(server.pid) in said
+        finally:
+            server.terminate()
+        server.communicate(timeout=30)
+        assert server.returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with start("taken.toml", f"127.0.0.1:{taken.getsockname()[1]}") as third:
+            _, said = third.communicate(timeout=30)
+        assert (third.returncode, "Traceback" in said) == (3, False), said
+
+
 def test_commands_side_by_side_wait_for_each_other(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "nexus_proxy", "account", "create"]
-    running = [subprocess.Popen([*command, f"a{number}"], cwd=tmp_path) for number in range(4)]
-    assert [process.wait(30) for process in running] == [0, 0, 0, 0]
+    running = [subprocess.Popen([*command, f"a{number}"], cwd=tmp_path) for number in range(3)]
+    assert [process.wait(30) for process in running] == [0, 0, 0]

@@ -37,8 +37,8 @@ def log(tmp_path: Path) -> Iterator[tuple[Logger, Lines]]:
 def test_an_event_is_one_line_with_its_context(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
     with structlog.contextvars.bound_contextvars(request_id="req-1"):
-        logger.info("request", status=200, charge="0.10")
-    logger.debug("not at this level")
+        logger.bound.info("request", status=200, charge="0.10")
+    logger.bound.debug("not at this level")
     (line,) = lines()
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "request", "level": "info", "request_id": "req-1", "status": 200, "charge": "0.10"}
@@ -47,7 +47,7 @@ def test_an_event_is_one_line_with_its_context(log: tuple[Logger, Lines]) -> Non
 @pytest.mark.parametrize("text", ['a\nb\r\n{"event":"forged"}', "\x1b[2J\0", "\u2028\x85", "\ud800", 10**30, {1: b"x"}])
 def test_f12_no_value_begins_a_line(log: tuple[Logger, Lines], text: Any) -> None:
     logger, lines = log
-    logger.info("request", model=text)
+    logger.bound.info("request", model=text)
     (line,) = lines()
     assert line["event"] == "request"
     if isinstance(text, str):
@@ -73,11 +73,11 @@ def test_f12_no_value_begins_a_line(log: tuple[Logger, Lines], text: Any) -> Non
 )
 def test_f2_no_credential_is_written_wherever_it_stands(log: tuple[Logger, Lines], text: str) -> None:
     logger, lines = log
-    logger.info(text, one=text, two={"three": [text]}, **{text: 1})
+    logger.bound.info(text, one=text, two={"three": [text]}, **{text: 1})
     try:
         raise ValueError(text)
     except ValueError:
-        logger.exception("fault")
+        logger.bound.exception("fault")
         logging.getLogger("asyncio").exception(text)
     written = json.dumps(lines())
     for secret in (KEY[12:20], "0123456789abcdef", "a-token-of-another-kind", "zhipu-secret"):
@@ -86,7 +86,7 @@ def test_f2_no_credential_is_written_wherever_it_stands(log: tuple[Logger, Lines
 
 def test_words_that_only_look_like_a_credential_stay(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
-    logger.info("task-cancelled", model="qwen-max", disk="disk-usage-percent")
+    logger.bound.info("task-cancelled", model="qwen-max", disk="disk-usage-percent")
     (line,) = lines()
     assert (line["event"], line["disk"]) == ("task-cancelled", "disk-usage-percent")
 
@@ -110,7 +110,7 @@ def test_an_exception_is_written_without_source_text_or_values(log: tuple[Logger
     try:
         raise KeyError("what")
     except KeyError:
-        logger.exception("fault")
+        logger.bound.exception("fault")
     (line,) = lines()
     assert (line["error"], line["error_text"]) == ("KeyError", "'what'")
     assert line["frames"][-1].endswith("test_an_exception_is_written_without_source_text_or_values")
@@ -118,7 +118,7 @@ def test_an_exception_is_written_without_source_text_or_values(log: tuple[Logger
 
 def test_a_line_has_a_limit(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
-    logger.info("request", request_id="req-1", text="x" * LINE_BYTES_MAX)
+    logger.bound.info("request", request_id="req-1", text="x" * LINE_BYTES_MAX)
     (line,) = lines()
     assert (line["event"], line["request_id"]) == ("request", "req-1")
     assert line["cut_bytes"] > LINE_BYTES_MAX
@@ -134,7 +134,7 @@ def test_nothing_that_is_logged_raises_or_is_lost(tmp_path: Path, events: list[d
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     logger = configure(fd)
     for fields in events:
-        logger.info("request", fields=fields)
+        logger.bound.info("request", fields=fields)
     assert logger.close()
     os.close(fd)
     assert [json.loads(line)["event"] for line in path.read_bytes().splitlines()] == ["request"] * len(events)
@@ -147,7 +147,7 @@ def test_d23_a_blocked_pipe_stops_nobody_and_what_is_lost_is_counted() -> None:
     logger.on_dropped = dropped.append
     events = 5_000
     for number in range(events):
-        logger.info("request", number=number, text="x" * 1_000)  # far more than a pipe takes
+        logger.bound.info("request", number=number, text="x" * 1_000)  # far more than a pipe takes
     assert sum(dropped) > events / 2
     assert not logger.close(timeout_s=0.05)
     os.set_blocking(reader, False)
@@ -172,8 +172,8 @@ def test_d23_a_pipe_without_a_reader_is_counted() -> None:
     dropped: list[int] = []
     logger = configure(writer)
     logger.on_dropped = dropped.append
-    logger.info("request")
-    logger.info("request")
+    logger.bound.info("request")
+    logger.bound.info("request")
     assert logger.close()
     os.close(writer)
     assert sum(dropped) == 2

@@ -6,7 +6,6 @@ on this loop.
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -14,10 +13,11 @@ import pytest
 import pytest_asyncio
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.rig.answers import Answer
+from tests.rig.answers import Answer, chunks
 from tests.rig.house import House, open_house
+from tests.rig.raw_client import get
 from tests.rig.settings import PRICES
-from tests.rig.steps import error
+from tests.rig.steps import Reset, error, sse_head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello!"}]
@@ -90,8 +90,6 @@ async def test_sync_chat_stream_and_models(sdk_house: House) -> None:
 
 
 async def test_an_id_with_a_slash_raw_and_encoded(sdk_house: House) -> None:
-    from tests.rig.raw_client import get
-
     for path in ("/v1/models/org/slashed", "/v1/models/org%2Fslashed", "/v1/models/org%2fslashed"):
         answer = await sdk_house.door.raw(get(path, sdk_house.door.key))
         assert answer.json["id"] == "org/slashed"
@@ -151,9 +149,6 @@ async def test_c11_e3_the_sdks_own_retries_are_requests_of_their_own(sdk_house: 
 
 
 async def test_an_error_in_the_middle_of_a_stream_is_an_api_error(sdk_house: House) -> None:
-    from tests.rig.answers import chunks
-    from tests.rig.steps import Reset, sse_head
-
     sdk_house.fu.scripts["cut"] = [sse_head(), *chunks(Answer().events({})[:3]), Reset()]
     async with async_client(sdk_house, max_retries=0) as client:
         stream = await client.chat.completions.create(model="m-openai", messages=HELLO, stream=True, user="cut")

@@ -6,10 +6,8 @@ directory before the verb answers, so that it holds from the very next request o
 """
 
 import contextlib
-import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -18,10 +16,18 @@ from aiohttp import web
 from pydantic import ConfigDict, ValidationError, validate_call
 
 from nexus_proxy.api.admin_socket import AdminSocket
+from nexus_proxy.api.admin_values import (
+    INTERNAL_ACCOUNTS,
+    check_account,
+    check_text,
+    read_amount,
+    read_instant_ms,
+    shown_account,
+    shown_key,
+)
 from nexus_proxy.config import Config
 from nexus_proxy.core import apikey
-from nexus_proxy.core.money import AMOUNT_NANO_MAX, format_nano, parse_nano
-from nexus_proxy.core.plan import plan_of
+from nexus_proxy.core.money import format_nano
 from nexus_proxy.errors import LedgerUnavailable, Refused
 from nexus_proxy.ledger.protocol import (
     AccountRow,
@@ -39,10 +45,8 @@ from nexus_proxy.ledger.protocol import (
     UsageBy,
 )
 
-INTERNAL_ACCOUNTS: Final = frozenset({"funding", "revenue", "overrun", "adjustments"})
 RPM_MAX: Final = 1_000_000
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 _ROW = TypeVar("_ROW", AccountRow, KeyRow, ToppedUp)
 
 
@@ -88,29 +92,29 @@ class Admin:
 
     async def account_create(self, account: str, plan: str | None = None, overdraft: str = "0") -> dict[str, Any]:
         """Open an account. `plan` None leaves it to the ladder."""
-        _check_account(account)
+        check_account(account)
         self._check_plan(plan or None)
-        op = CreateAccount(account, self._clock(), plan or None, _amount("overdraft", overdraft, least=0))
-        return self._account(await self._run(op, AccountRow))
+        op = CreateAccount(account, self._clock(), plan or None, read_amount("overdraft", overdraft, least=0))
+        return self._shown(await self._run(op, AccountRow))
 
     async def account_set(
         self, account: str, plan: str | None = None, overdraft: str | None = None, suspended: bool | None = None
     ) -> dict[str, Any]:
         """Change what is given. `plan` "" goes back to the ladder."""
-        _check_account(account)
+        check_account(account)
         self._check_plan(plan or None)
-        overdraft_nano = None if overdraft is None else _amount("overdraft", overdraft, least=0)
+        overdraft_nano = None if overdraft is None else read_amount("overdraft", overdraft, least=0)
         op = SetAccount(account, self._clock(), plan, overdraft_nano, suspended)
-        return self._account(await self._run(op, AccountRow))
+        return self._shown(await self._run(op, AccountRow))
 
     async def account_list(self) -> list[dict[str, Any]]:
         """Return every account, by name."""
-        return [self._account(row) for row in sorted(await self._accounts(), key=lambda row: row.name)]
+        return [self._shown(row) for row in sorted(await self._accounts(), key=lambda row: row.name)]
 
     async def account_show(self, account: str) -> dict[str, Any]:
         """Return one account and its keys."""
         row = await self._find(account)
-        return {**self._account(row), "keys": [_key(key) for key in await self._reader.keys(account)]}
+        return {**self._shown(row), "keys": [shown_key(key) for key in await self._reader.keys(account)]}
 
     async def key_create(
         self,
@@ -124,16 +128,16 @@ class Admin:
 
         `models` None allows all; `expires` is an ISO 8601 time, UTC unless it says otherwise.
         """
-        _check_account(account)
-        _check_text("name", name, 64)
+        check_account(account)
+        check_text("name", name, 64)
         if models is not None and (not models or not all(models)):
             raise Refused("models: name at least one, or leave it out to allow all")
         for model in models or ():
-            _check_text("models", model, 256)
+            check_text("models", model, 256)
         if rpm is not None and not 1 <= rpm <= RPM_MAX:
             raise Refused(f"rpm: expected 1 to {RPM_MAX}, not {rpm}")
         now_ms = self._clock()
-        expires_ms = None if expires is None else _instant_ms("expires", expires)
+        expires_ms = None if expires is None else read_instant_ms("expires", expires)
         if expires_ms is not None and expires_ms <= now_ms:
             raise Refused(f"expires: {expires} is in the past")
         key = apikey.mint(secrets.token_bytes(32))
@@ -141,35 +145,40 @@ class Admin:
         op = CreateKey(account, apikey.hash_key(key), apikey.hint(key), now_ms, name, allowed, rpm, expires_ms)
         row = await self._run(op, KeyRow)
         unserved = [model for model in allowed or () if model not in self._config.models]
-        return {"key": key, **_key(row), "unserved_models": unserved}
+        return {"key": key, **shown_key(row), "unserved_models": unserved}
 
     async def key_list(self, account: str | None = None) -> list[dict[str, Any]]:
         """Return the keys of one account, or of all."""
         if account is not None:
             await self._find(account)
-        return [_key(row) for row in await self._reader.keys(account)]
+        return [shown_key(row) for row in await self._reader.keys(account)]
 
     async def key_revoke(self, key_id: int) -> dict[str, Any]:
         """End a key. It is refused from the next request on; requests that already run are finished."""
         if not 0 < key_id < 2**63:
             raise Refused(f"no key {key_id}")
-        return _key(await self._run(RevokeKey(key_id, self._clock()), KeyRow))
+        return shown_key(await self._run(RevokeKey(key_id, self._clock()), KeyRow))
 
     async def topup(self, account: str, amount: str, external_id: str | None = None, note: str = "") -> dict[str, Any]:
         """Pay in. The same `external_id` is applied once; `applied` tells whether this was the time."""
-        _check_account(account)
+        check_account(account)
         if external_id is not None:
-            _check_text("external_id", external_id, 200)
+            check_text("external_id", external_id, 200)
             if not external_id:
                 raise Refused("external_id: is empty")
-        _check_text("note", note, 1000)
-        op = TopUp(account, _amount("amount", amount, least=1), self._clock(), external_id, note)
+        check_text("note", note, 1000)
+        op = TopUp(account, read_amount("amount", amount, least=1), self._clock(), external_id, note)
         done = await self._run(op, ToppedUp)
-        return {"entry": done.entry_id, "applied": done.applied, "amount": amount, **self._account(done.account)}
+        return {
+            "entry": done.entry_id,
+            "applied": done.applied,
+            "amount": format_nano(op.amount_nano),
+            **self._shown(done.account),
+        }
 
     async def usage(self, by: UsageBy = "day", since: str | None = None) -> list[dict[str, Any]]:
         """Return closed requests summed up by day, key, model or account. `since` is an ISO 8601 time."""
-        lines = await self._reader.usage(by, None if since is None else _instant_ms("since", since))
+        lines = await self._reader.usage(by, None if since is None else read_instant_ms("since", since))
         return [
             {
                 by: line.label,
@@ -202,6 +211,9 @@ class Admin:
                     self._directory.put_account(outcome.account)
         return outcome
 
+    def _shown(self, row: AccountRow) -> dict[str, Any]:
+        return shown_account(row, self._config)
+
     async def _accounts(self) -> list[AccountRow]:
         return [row for row in await self._reader.accounts() if row.name not in INTERNAL_ACCOUNTS]
 
@@ -215,27 +227,6 @@ class Admin:
         if plan is not None and plan not in self._config.plans:
             known = ", ".join(sorted(self._config.plans))
             raise Refused(f"no plan {plan!r} in the configuration; there is: {known}")
-
-    def _account(self, row: AccountRow) -> dict[str, Any]:
-        plan = plan_of(self._config.plans, row.plan, row.paid_nano, row.spent_nano)
-        last_ms = row.created_ms if row.last_entry_ms is None else row.last_entry_ms
-        return {
-            "id": row.account_id,
-            "account": row.name,
-            "plan": plan.name,
-            "plan_assigned": row.plan,
-            "rpm": plan.rpm,
-            "suspended": row.suspended,
-            "currency": self._config.currency,
-            "balance": format_nano(row.balance_nano),
-            "held": format_nano(row.held_nano),
-            "available": format_nano(row.balance_nano - row.held_nano + row.overdraft_nano),
-            "overdraft": format_nano(row.overdraft_nano),
-            "total_paid": format_nano(row.paid_nano),
-            "total_spent": format_nano(row.spent_nano),
-            "created_at": _iso(row.created_ms),
-            "last_updated": _iso(last_ms),
-        }
 
 
 def application(admin: Admin) -> web.Application:
@@ -286,53 +277,3 @@ async def listening(admin: Admin, ledger: Path) -> AsyncIterator[None]:
 
 def _answer(status: int, value: object) -> web.Response:
     return web.Response(status=status, body=orjson.dumps(value), content_type="application/json")
-
-
-def _key(row: KeyRow) -> dict[str, Any]:
-    return {
-        "id": row.key_id,
-        "account": row.account,
-        "name": row.name,
-        "hint": row.hint,
-        "models": None if row.models is None else list(row.models),
-        "rpm": row.rpm,
-        "created_at": _iso(row.created_ms),
-        "expires_at": None if row.expires_ms is None else _iso(row.expires_ms),
-        "revoked_at": None if row.revoked_ms is None else _iso(row.revoked_ms),
-    }
-
-
-def _check_account(name: str) -> None:
-    if _NAME.fullmatch(name) is None:
-        raise Refused(f"account: expected 1 to 64 of A-Z a-z 0-9 . _ @ -, not {name!r}")
-    if name.lower() in INTERNAL_ACCOUNTS:
-        raise Refused(f"account: {name!r} is the ledger's own")
-
-
-def _check_text(what: str, text: str, length_max: int) -> None:
-    if len(text) > length_max or not text.isprintable():
-        raise Refused(f"{what}: expected at most {length_max} printable characters")
-
-
-def _amount(what: str, text: str, *, least: int) -> int:
-    try:
-        nano = parse_nano(text)
-    except ValueError as error:
-        raise Refused(f"{what}: {error}") from None
-    if not least <= nano <= AMOUNT_NANO_MAX:
-        raise Refused(f"{what}: expected {'more than 0' if least else '0 or more'} and less than 4 billion, not {text}")
-    return nano
-
-
-def _instant_ms(what: str, text: str) -> int:
-    try:
-        instant = datetime.fromisoformat(text)
-        if instant.tzinfo is None:
-            instant = instant.replace(tzinfo=UTC)
-        return int(instant.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise Refused(f"{what}: expected an ISO 8601 time, not {text!r}") from None
-
-
-def _iso(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

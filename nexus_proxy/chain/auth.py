@@ -9,7 +9,7 @@ import time
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from nexus_proxy.appkeys import DIRECTORY, KEY, UNKNOWN
+from nexus_proxy.appkeys import DIRECTORY, KEY
 from nexus_proxy.core.apikey import hash_key, is_well_formed
 from nexus_proxy.errors import AccountSuspended, InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
@@ -18,7 +18,7 @@ from nexus_proxy.ledger.directory import Directory, Key
 @web.middleware
 async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find the key and its account. InvalidKey, AccountSuspended."""
-    if request.match_info.route.name == UNKNOWN:
+    if request.match_info.route.name is None:  # nothing is served there, whoever asks
         return await handler(request)
     key = _find(request.app[DIRECTORY], request.headers.getall(hdrs.AUTHORIZATION, ()))
     request[KEY] = key

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 
 from nexus_proxy.answers import error_response, new_request_id
 from nexus_proxy.appkeys import CALL, HEADERS, LOGGER, READINESS, REQUEST_ID, STARTED
-from nexus_proxy.errors import InvalidHttp, NexusError, ShuttingDown
+from nexus_proxy.errors import InvalidHttp, NexusError, NotFound, ShuttingDown
 from nexus_proxy.record import record_refused
 
 
@@ -31,9 +31,10 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _answer(request, error)
         record_refused(request, error.status, error.code)
     except web.HTTPException as error:
-        # Nothing of ours raises these; a newer aiohttp may.
-        response = _answer(request, InvalidHttp(f"The request cannot be served ({error.status})."))
-        record_refused(request, response.status, "invalid_http")
+        # aiohttp's own: for a target that is no path (`*`, or of CONNECT) it finds not even our route for the unknown.
+        refusal = NotFound("No such path.") if error.status == 404 else InvalidHttp("The request cannot be served.")
+        response = _answer(request, refusal)
+        record_refused(request, refusal.status, refusal.code)
     except ConnectionError:
         raise  # the client has gone; there is nobody to answer
     except Exception as fault:  # noqa: BLE001 - the one place, see the strategy

@@ -62,5 +62,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _say(error: Exception, code: int) -> int:
-    click.echo(f"nexus-proxy: {error or type(error).__name__}", err=True)
+    click.echo(f"nexus-proxy: {str(error) or type(error).__name__}", err=True)
     return code

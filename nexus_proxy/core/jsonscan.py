@@ -13,6 +13,9 @@ USAGE_BYTES_MAX = 65_536
 
 _MARK = re.compile(rb'["{}\[\],:]')
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the closing quote, or to the end of the piece
+# Whatever is complete before the next bracket that has to be counted: scalars, strings, containers without containers.
+_FLAT = rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")'
+_DULL = re.compile(rb"(?:%s|[{\[]%s*+[}\]])*+" % (_FLAT, _FLAT), re.DOTALL)
 
 _TOP = [b""]
 _CHOICES = [b"", b"choices"]
@@ -34,6 +37,7 @@ class Scanner:
         self._kinds = bytearray()  # for each open container its bracket
         self._key = b""  # the key of the value that is being read
         self._key_next = False
+        self._dull = False  # nothing in here counts, so that it is skipped in long strides
         self._string = False  # within a string
         self._escaped = False  # the piece before ended with a backslash within a string
         self._text = bytearray()  # of the string that is a key
@@ -47,6 +51,8 @@ class Scanner:
             if self._string:
                 at = self._skip_string(data, at)
                 continue
+            if self._dull:
+                at = _DULL.match(data, at).end()  # type: ignore[union-attr]  # it matches the empty string too
             match = _MARK.search(data, at)
             if match is None:
                 break
@@ -74,6 +80,7 @@ class Scanner:
                 return False
             self._key = self._path.pop()
             self._key_next = False
+            self._dull = self._is_dull()
             self.closed = not self._path
         elif mark == 0x2C:  # ,
             self._key_next = self._kinds.endswith(b"{")
@@ -93,8 +100,15 @@ class Scanner:
         self._kinds.append(mark)
         self._key = b""
         self._key_next = mark == 0x7B  # {
+        self._dull = self._is_dull()
         if self._path == _CHOICE and self._key_next:
             self.choices = True
+
+    def _is_dull(self) -> bool:
+        path = self._path
+        if len(path) < 2 or path[1] != b"choices":
+            return len(path) >= 2
+        return len(path) > 3 and path[3] not in (b"message", b"delta")
 
     def _skip_string(self, data: bytes, at: int) -> int:
         """Go to the end of the string, or of the piece; return where that is."""

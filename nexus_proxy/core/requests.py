@@ -21,7 +21,7 @@ from nexus_proxy.errors import InvalidJson, InvalidParameter
 BODY_BYTES_MAX = 10 * 1024 * 1024
 TEMPERATURE_DEFAULT = 0.7
 
-VALUES_MAX = 200_000  # of one document: what can be parsed without a pause that other requests would feel
+VALUES_MAX = 100_000  # of one document: what can be parsed without a pause that other requests would feel
 _UNCOUNTED_BYTES_MAX = 256 * 1024  # a document this short cannot hold enough values to matter
 
 _TEXT_PART = frozenset({"type", "text", "cache_control"})

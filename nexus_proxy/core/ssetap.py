@@ -98,7 +98,17 @@ class SseTap(Answer):
             if self._block:
                 self._end_block(b"", out)
             self._kept = out
+        elif self.done and self.usage is None and not self._released:
+            self._read_behind()
         self._ended = True
+
+    def _read_behind(self) -> None:
+        """Look for the usage behind `[DONE]`: some put it there, and clients do not read so far."""
+        for line in b"".join(self._kept).splitlines():
+            if line.startswith(b"data:") and not DONE.match(line):
+                found = read_json(line[5:])
+                if isinstance(found, dict):
+                    self.read(found)
 
     def partial(self) -> bytes:
         """Return, and forget, what is kept back of an unfinished event or line: never a terminal byte.

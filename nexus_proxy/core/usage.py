@@ -63,6 +63,14 @@ def read_usage(found: Any, in_choice: Any = None) -> Usage | None:
     return _clamped(prompt, completion, hit, _first(found, _CACHE_WRITE), _first(found, _REASONING), flagged)
 
 
+def is_plausible(usage: Usage, prompt_bound: int, completion_bound: int) -> bool:
+    """Tell whether counts can be true of a request with these bounds: a provider's slip must not empty an account.
+
+    Twice the bound is believed, since a bound may be off where a provider adds to the prompt; more is a slip.
+    """
+    return usage.prompt <= 2 * prompt_bound and usage.completion <= 2 * completion_bound
+
+
 def later_usage(before: Usage | None, now: Usage) -> Usage:
     """Return what counts after `now` was reported: `now`, unless it takes something back; then the most of each."""
     if before is None or (now.prompt >= before.prompt and now.completion >= before.completion):

@@ -27,7 +27,7 @@ from nexus_proxy.demo.scene import ACCOUNT, MODEL, PRICES, SYSTEM, Scene, scene
 from nexus_proxy.errors import Refused
 
 PROMPT: Final = "Hello! What happens to my money while you talk?"
-SHOWING_S: Final = 60.0
+SHOWING_S: Final = 30.0
 _ROW: Final = (
     *("request_id", "account", "key_hint", "model", "streamed", "status", "end_state", "usage_source"),
     *("prompt_tokens", "cached_tokens", "completion_tokens", "hold", "charge", "first_byte_ms", "duration_ms"),
@@ -36,13 +36,24 @@ _ROW: Final = (
 
 def run(console: Console, *, once: bool) -> int:
     """Show, then serve until Ctrl-C unless `once`. Return 0 if answer, row and balance agreed, else 1."""
-    return uvloop.run(_demo(console, once=once))
+    try:
+        return uvloop.run(_demo(console, once=once))
+    except asyncio.CancelledError:  # SIGTERM in the middle of the showing
+        return 1
 
 
 async def _demo(console: Console, *, once: bool) -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that everything is taken down
     async with scene() as stage:
-        async with asyncio.timeout(SHOWING_S):
-            wrong = await _showing(console, stage)
+        try:
+            async with asyncio.timeout(SHOWING_S):
+                wrong = await _showing(console, stage)
+        except TimeoutError:
+            raise Refused(f"the door had not answered after {SHOWING_S:.0f} s") from None
+        except aiohttp.ClientError as error:
+            raise Refused(f"the door did not answer: {error!r}") from error
         if not once:
             await _serve(console, stage)  # the door goes on meanwhile
     return 1 if wrong else 0

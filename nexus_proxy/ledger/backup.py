@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger.verify import connect
+from nexus_proxy.ledger.readonly import connect
 
 
 def backup(path: Path, target: Path) -> None:

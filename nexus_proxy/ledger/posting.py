@@ -1,7 +1,7 @@
 """One transaction's worth of money moving: holds, progress, settlements, entries.
 
 Strategy: a hold is one conditional UPDATE of the account; a settlement is one conditional UPDATE of the request's row,
-and everything else follows from the row that it closed. What many settlements add to the same place (the operator's
+and everything else follows from that row. What many settlements add to the same place (the operator's
 accounts, the daily roll-ups) is summed up here and written once, by `finish`. Nothing outlives the transaction but
 `tail`, which the caller takes over after its COMMIT.
 """
@@ -38,20 +38,17 @@ UPDATE requests SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?
     reasoning_tokens = ?
 WHERE request_id = ? AND state = 'open'
 """
-# What a charge exceeds its hold by is taken from what the account has available, and not from more.
-_PAID = """
-CASE WHEN ?1 <= hold_nano THEN ?1 ELSE min(?1, hold_nano + (
-    SELECT max(0, balance_nano - held_nano + overdraft_nano) FROM accounts a WHERE a.account_id = requests.account_id
-)) END
+_FIND = """
+SELECT seq, account_id, key_id, model, provider, price_id, hold_nano
+FROM requests WHERE request_id = ? AND state = 'open'
 """
+_AVAILABLE = "SELECT max(0, balance_nano - held_nano + overdraft_nano) FROM accounts WHERE account_id = ?"
 _CLOSE = """
-UPDATE requests SET charge_nano = PAID, overrun_nano = ?1 - (PAID), state = ?2, prompt_tokens = ?3,
-    cached_tokens = ?4, cache_write_tokens = ?5, completion_tokens = ?6, reasoning_tokens = ?7, closed_ms = ?8,
-    status = ?9, end_state = ?10, usage_source = ?11, cost_nano = ?12, first_byte_ms = ?13, duration_ms = ?14,
-    flags = ?15, estimator = ?16
-WHERE request_id = ?17 AND state = 'open'
-RETURNING account_id, key_id, model, provider, price_id, hold_nano, charge_nano, overrun_nano
-""".replace("PAID", _PAID)
+UPDATE requests SET state = ?, prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
+    reasoning_tokens = ?, closed_ms = ?, status = ?, end_state = ?, usage_source = ?, charge_nano = ?,
+    overrun_nano = ?, cost_nano = ?, first_byte_ms = ?, duration_ms = ?, flags = ?, estimator = ?
+WHERE seq = ? AND state = 'open'
+"""
 _PAY = """
 UPDATE accounts SET balance_nano = balance_nano - ?1, held_nano = held_nano - ?2, spent_nano = spent_nano + ?1,
     last_entry_ms = iif(?1 > 0, ?3, last_entry_ms)
@@ -105,7 +102,7 @@ class Posting:
                 op.model,
                 op.provider,
                 op.upstream_model,
-                op.streamed,
+                int(op.streamed),
                 op.price_id,
                 op.hold_nano,
                 op.input_bound,
@@ -123,32 +120,40 @@ class Posting:
     def settle(self, op: Settle) -> Settled | AlreadySettled:
         """Close the row, once; move the money; release the hold."""
         assert op.charge_nano >= 0
+        row = self._execute(_FIND, (op.request_id,)).fetchone()
+        if row is None:
+            return AlreadySettled()
+        seq, account_id, key_id, model, provider, price_id, hold_nano = row
         counts = _counts(op.usage)
         charge_nano, cost_nano = min(op.charge_nano, CHARGE_NANO_MAX), min(op.cost_nano, CHARGE_NANO_MAX)
         flags = op.flags
         if charge_nano < op.charge_nano or cost_nano < op.cost_nano or TOKENS_MAX in counts:
             flags = f"{flags} {CAPPED}".lstrip()
-        row = self._execute(
+        paid_nano = charge_nano
+        if charge_nano > hold_nano:  # the rest is taken from what the account has available, and not from more
+            (available_nano,) = self._execute(_AVAILABLE, (account_id,)).fetchone()
+            paid_nano = min(charge_nano, hold_nano + available_nano)
+        overrun_nano = charge_nano - paid_nano
+        closed = self._execute(
             _CLOSE,
             (
-                charge_nano,
                 "voided" if op.usage_source is UsageSource.NONE else "posted",
                 *counts,
                 op.closed_ms,
                 op.status or None,
-                op.end_state,
-                op.usage_source,
+                op.end_state.value,  # sqlite3 is slow with subclasses of str
+                op.usage_source.value,
+                paid_nano,
+                overrun_nano,
                 cost_nano,
                 op.first_byte_ms,
                 op.duration_ms,
                 flags,
                 op.estimator,
-                op.request_id,
+                seq,
             ),
-        ).fetchone()
-        if row is None:
-            return AlreadySettled()
-        account_id, key_id, model, provider, price_id, hold_nano, paid_nano, overrun_nano = row
+        )
+        assert closed.rowcount == 1
         self._execute(_PAY, (paid_nano, hold_nano, op.closed_ms, account_id))
         if paid_nano:
             self.enter(op.closed_ms, "charge", account_id, REVENUE, paid_nano, request_id=op.request_id)

@@ -5,15 +5,13 @@ writes. Reports stand on the daily roll-ups; only one that begins in the middle 
 """
 
 import asyncio
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
 
-from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import rows
+from nexus_proxy.ledger import readonly, rows
 from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, UsageBy, UsageLine
 
@@ -103,11 +101,12 @@ class SqliteReader:
     async def _open(self) -> aiosqlite.Connection:
         async with self._opening:
             if self._connection is None:
-                connector = aiosqlite.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-                try:
-                    connection = await connector
-                    await connection.execute("PRAGMA query_only = ON")
-                except sqlite3.Error as error:
-                    raise LedgerError(f"the ledger {self._path} cannot be read: {error}") from error
-                self._connection = connection
+                # A failed connect of aiosqlite leaves a thread behind, so a plain one tries first.
+                await asyncio.to_thread(_try, self._path)
+                self._connection = await aiosqlite.connect(readonly.uri(self._path), uri=True, timeout=5.0)
+                await self._connection.execute("PRAGMA query_only = ON")
             return self._connection
+
+
+def _try(path: Path) -> None:
+    readonly.connect(path).close()

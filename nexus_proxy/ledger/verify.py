@@ -15,12 +15,12 @@ from typing import Any, Final
 from nexus_proxy.core.pricing import Price, amount_nano
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.entries import GENESIS, Entry, chain
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.posting import CAPPED, DAY_MS
 from nexus_proxy.ledger.protocol import Finding
+from nexus_proxy.ledger.readonly import connect
 from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
 
 FINDINGS_MAX: Final = 100  # of one check
@@ -31,16 +31,6 @@ SELECT request_id, account_id, key_id, model, provider, price_id, hold_nano, sta
     cost_nano
 FROM requests ORDER BY seq
 """
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a ledger file to read it, beside whoever writes it. LedgerError if there is none."""
-    if not path.is_file():
-        raise LedgerError(f"there is no ledger at {path}")
-    try:
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=5.0)
-    except sqlite3.Error as error:
-        raise LedgerError(f"the ledger {path} cannot be read: {error}") from error
 
 
 def verify(path: Path) -> list[Finding]:

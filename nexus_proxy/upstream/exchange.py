@@ -22,7 +22,7 @@ from nexus_proxy.core.refusal import read_refusal
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
 from nexus_proxy.core.tap import Tap, make_tap
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.usage import Usage, is_plausible
 from nexus_proxy.errors import ClientGone, NexusError, ShuttingDown, UpstreamBroken, UpstreamError, UpstreamTimeout
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.provider import Upstream
@@ -272,11 +272,16 @@ class Exchange:
             if tap.usage is not None:
                 self._finish(Cause.DONE)
             else:
-                self._loop.call_later(END_GRACE_S, self._finish, Cause.DONE)  # the usage may still come
+                self._loop.call_later(END_GRACE_S, self._done_at_last)  # the usage may still come
         if self._received > self._limits.answer_bytes or (
             self._draining and self._received - self._drain_from > self._limits.drain_bytes
         ):
             self._finish(Cause.ABANDONED if self._draining else Cause.TOO_LONG)
+
+    def _done_at_last(self) -> None:
+        if self.tap is not None and not self._over.done():
+            self.tap.end()
+            self._finish(Cause.DONE)
 
     def on_end(self) -> None:
         if self.tap is not None:
@@ -460,12 +465,23 @@ class Exchange:
             end_state=end_state,
             began=began,
             complete=complete,
-            usage=tap.usage if tap is not None else None,
+            usage=self._usage(),
             prompt_estimate=self._outgoing.prompt_estimate,
             output_bytes=output_bytes,
         )
 
+    def _usage(self) -> Usage | None:
+        """Return the usage that the provider reported, unless it cannot be true."""
+        usage = self.tap.usage if self.tap is not None else None
+        if usage is None:
+            return None
+        # The context, not the body's bound: what a provider adds to the prompt is charged, up to where it is absurd.
+        output_bound = max(self._model.context, self._outgoing.output_bound)
+        return usage if is_plausible(usage, self._model.context, output_bound) else None
+
     def _flags(self, cause: Cause) -> tuple[str, ...]:
+        if self.tap is not None and self.tap.usage is not None and self._usage() is None:
+            return ("implausible_usage",)
         # The provider got the request and may bill it, though we charge nothing or guess.
         if self._sent and self.tap is None and cause in (Cause.BROKEN, Cause.LATE, Cause.ABANDONED, Cause.SHUT_DOWN):
             return ("unknown_upstream_cost",)
@@ -515,9 +531,10 @@ class Exchange:
 
     def _progress(self) -> None:
         tap = self.tap
-        if tap is not None and tap.began and not self._over.done():
+        # In this order: to ask a document that has not ended costs a scan.
+        if tap is not None and not self._over.done() and tap.began:
             self._progressed = self._loop.time()
-            self._books.progress(tap.usage, self._outgoing.prompt_estimate, tap.output_bytes)
+            self._books.progress(self._usage(), self._outgoing.prompt_estimate, tap.output_bytes)
 
     # --- time -------------------------------------------------------------------------------------------------
 

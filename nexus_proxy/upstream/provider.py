@@ -35,10 +35,11 @@ class Upstream:
         self._resolver = Resolver(self._host, self._port)
         self._idle: deque[Connection] = deque()
         self._all: set[Connection] = set()
+        authorization = f"Authorization: Bearer {provider.api_key}\r\n" if provider.api_key else ""
         self._head = (
             f"POST {parts.path}/chat/completions HTTP/1.1\r\n"
             f"Host: {parts.netloc}\r\n"
-            f"Authorization: Bearer {provider.api_key}\r\n"
+            f"{authorization}"
             "Content-Type: application/json\r\n"
             # The tap reads the bytes as they are, and the client gets them so: no coding.
             "Accept-Encoding: identity\r\n"
@@ -92,8 +93,8 @@ class Upstream:
         loop = asyncio.get_running_loop()
         failure: OSError | None = None
         for address in await self._resolver.addresses():
-            if not self.provider.allow_private and not is_public(address):
-                failure = OSError(f"{self._host} resolves to {address}, which is not a public address")
+            if not self._may_connect(address):
+                failure = OSError(f"{self._host} resolves to {address}, which the configuration does not allow")
                 continue
             try:
                 _, connection = await loop.create_connection(
@@ -108,6 +109,10 @@ class Upstream:
             else:
                 return connection
         raise failure or OSError(f"{self._host} has no address")
+
+    def _may_connect(self, address: str) -> bool:
+        """Inner addresses only if they are allowed, public ones only with TLS: the credential is in the first bytes."""
+        return self._tls is not None if is_public(address) else self.provider.allow_private
 
     def _connection(self) -> Connection:
         connection = Connection(self._forget)

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.api.admin import INTERNAL_ACCOUNTS, Admin, listening
+from nexus_proxy.api.admin import Admin, listening
 from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
+from nexus_proxy.api.admin_values import INTERNAL_ACCOUNTS
 from nexus_proxy.config import Config, load
 from nexus_proxy.core import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused

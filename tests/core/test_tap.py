@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.jsonscan import DEPTH_MAX, USAGE_BYTES_MAX, Scanner
+from nexus_proxy.core.jsonscan import DEPTH_MAX, KEY_BYTES_MAX, USAGE_BYTES_MAX, Scanner
 from nexus_proxy.core.tap import ANSWER_BYTES_MAX, EVENT_BYTES_MAX, JsonTap, SseTap, make_tap
 from nexus_proxy.core.usage import Usage
 
@@ -67,7 +67,7 @@ def check(golden: Golden, tap: Any, given: bytes, body: bytes) -> None:
     if expect["refusal"]:
         assert tap.refusal == tap.error is not None
         assert not tap.complete
-        assert (given, tap.release(), tap.usage, tap.began) == (b"", b"", None, False)
+        assert (given, tap.partial(), tap.release(), tap.usage, tap.began) == (b"", b"", b"", None, False)
         return
     assert tap.refusal is None
     assert (tap.usage and asdict(tap.usage)) == expect["usage"]
@@ -182,7 +182,7 @@ def test_b32_a_document_at_every_cut(golden: Golden) -> None:
 @pytest.mark.parametrize("golden", [g for g in DOCUMENTS if g.expect["complete"]], ids=name_of)
 def test_b19_a_document_that_broke_off_counts_what_came(golden: Golden) -> None:
     body = golden.body
-    for cut in range(len(body)):
+    for cut in range(len(body.rstrip())):
         tap = golden.tap()
         given = tap.feed(body[:cut])
         assert not tap.complete
@@ -278,6 +278,7 @@ def test_an_event_that_no_blank_line_ends_before_the_end_counts() -> None:
         tap.feed(chunk())
         assert tap.feed(USAGE_EVENT[:-1] + DONE) == relayed
         assert tap.usage == Usage(9, 3)
+        assert not tap.at_boundary
         assert tap.release() == DONE
 
 
@@ -433,6 +434,9 @@ def test_b34_an_event_of_endless_lines_and_an_endless_comment_are_bounded_too(dr
         given += len(tap.feed(lines))
         assert tap.kept <= EVENT_BYTES_MAX
     assert given == 1100 * len(lines)
+    at_once = stream(drop)
+    assert at_once.feed(lines * 1100 + b"\n") == lines * 1100 + b"\n"
+    assert at_once.output_bytes == tap.output_bytes
     assert tap.began
     assert tap.feed(b"\r\n") == b"\r\n"
     for _ in range(40):
@@ -483,6 +487,8 @@ def test_what_the_model_says_is_counted_in_bytes() -> None:
 def test_a_whole_completion_in_a_stream_repeats_its_deltas_and_counts_once() -> None:
     tap = stream()
     tap.feed(chunk("tide"))
+    tap.feed(b"data: " + orjson.dumps({"choices": [{"message": {"content": "ti"}}]}) + b"\n\n")
+    assert tap.output_bytes == 4
     last = {
         "object": "chat.completion",
         "usage": USAGE,
@@ -545,6 +551,14 @@ def test_an_empty_body_is_no_answer() -> None:
     mark.feed(b"\xef\xbb\xbf")
     mark.end()
     assert mark.release() == b"\xef\xbb\xbf"
+
+
+def test_b33_a_byte_order_mark_is_one_only_at_the_start() -> None:
+    tap = stream()
+    assert tap.feed(b"\xef\xbb\xbf" + chunk()) == b"\xef\xbb\xbf" + chunk()
+    assert tap.began
+    assert tap.feed(b"\xef\xbb\xbf" + DONE) == b"\xef\xbb\xbf" + DONE
+    assert not tap.done
 
 
 def test_a_stream_that_is_released_early_passes_all() -> None:
@@ -683,10 +697,14 @@ def test_the_scanner_takes_anything(pieces: list[bytes]) -> None:
 def test_the_scanner_is_bounded() -> None:
     scanner = Scanner()
     scanner.feed(b'{"' + b"k" * 1000)
+    assert len(scanner._text) == KEY_BYTES_MAX
     scanner.feed(b"k" * 1000 + b'":1,"usage":[' + b"1," * USAGE_BYTES_MAX)
     scanner.feed(b"1]}")
     assert scanner.closed
     assert scanner.usage == b""
+    sudden = Scanner()
+    sudden.feed(b'{"usage":[' + b"1," * USAGE_BYTES_MAX + b"1]}")
+    assert (sudden.closed, sudden.usage) == (True, b"")
     deep = Scanner()
     deep.feed(b'{"choices":[{}],"x":' + b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1) + b"}")
     assert not deep.closed

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ async def test_b32_bytes_are_identical_at_any_cut(shared_house: House, shape: Sh
     answer = replace(GOLDEN[golden], shape=shape)
     length = sum(len(e.data) for e in answer.events({"model": "x", "stream_options": {"include_usage": True}}))
     limit = asyncio.Semaphore(AT_ONCE)
-    options = {"stream_options": {"include_usage": True}} if asked else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
     got: dict[str, Response] = {}
 
     async def one(cuts: tuple[int, ...]) -> None:

@@ -48,6 +48,7 @@ async def paused_after(house: House, count: int, tag: str) -> AsyncIterator[tupl
 async def exact_after_all(house: House, account: str, tag: str, *sources: str) -> dict[str, Any]:
     """The only request of the account is closed, charged by what the upstream reported, and was read to its end."""
     (row,) = await house.door.closed_rows(account)
+    await house.fu.wait_for(1, tag, ended=True)
     received = house.fu.one(tag)
     assert received.ended == "played"
     assert received.usage is not None

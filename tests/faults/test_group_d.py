@@ -15,7 +15,8 @@ import pytest
 
 from tests.rig import reckon
 from tests.rig.answers import Answer, chunks
-from tests.rig.door import DoorProcess, door_process
+from tests.rig.door import DoorUnderTest, door_process
+from tests.rig.eventually import eventually
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.house import House, open_house
 from tests.rig.invariants import copied, violations
@@ -37,7 +38,11 @@ def half(go: asyncio.Event) -> Any:
     return plan
 
 
-async def begin(door: DoorProcess | Any, stack: contextlib.AsyncExitStack, tag: str) -> tuple[Connection, Response]:
+async def is_unready(door: DoorUnderTest) -> bool:
+    return not await door.is_ready()
+
+
+async def begin(door: DoorUnderTest, stack: contextlib.AsyncExitStack, tag: str) -> tuple[Connection, Response]:
     """Open a stream and read its first two events."""
     connection = await stack.enter_async_context(door.connect())
     await connection.send(door.request(tag, stream=True))
@@ -51,19 +56,12 @@ async def test_d1_sigterm_lets_open_streams_finish_and_takes_nothing_new(tmp_pat
     fu.planner = half(go)
     async with door_process(tmp_path, fu.url) as door, contextlib.AsyncExitStack() as stack:
         streams = [await begin(door, stack, f"s{i}") for i in range(20)]
-        idle = await stack.enter_async_context(door.connect())
         door.process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
-            while await door.is_ready():
-                await asyncio.sleep(0.01)
+        await eventually(lambda: is_unready(door))
         assert (await door.operators("/readyz")).status == 503
         assert (await door.operators("/healthz")).status == 200
         with pytest.raises(ConnectionError):
             await door.chat("late")
-        with contextlib.suppress(ConnectionError):
-            await idle.send(door.request("late"))
-            late = await idle.read_response()
-            assert (late.status, late.code) == (503, "shutting_down")
         go.set()
         for connection, answer in streams:
             await connection.read_rest()
@@ -76,6 +74,29 @@ async def test_d1_sigterm_lets_open_streams_finish_and_takes_nothing_new(tmp_pat
         for row in rows:
             assert (row["end_state"], row["usage_source"]) == ("complete", "reported")
             assert reckon.nano(row["charge"]) == reckon.charge_nano(ANSWER.counts(), PRICES["openai"])
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "kept_alive"])
+async def test_d1_an_idle_connection_is_refused_or_closed_at_once(
+    tmp_path: Path, fu: FaultUpstream, used: bool
+) -> None:
+    go = asyncio.Event()
+    fu.scripts["open"] = half(go)
+    async with door_process(tmp_path, fu.url) as door, contextlib.AsyncExitStack() as stack:
+        await begin(door, stack, "open")
+        idle = await stack.enter_async_context(door.connect())
+        if used:
+            await idle.send(door.request("early"))
+            assert (await idle.read_response()).status == 200
+        door.process.send_signal(signal.SIGTERM)
+        await eventually(lambda: is_unready(door))
+        await idle.send(door.request("late"))
+        with contextlib.suppress(ConnectionError):  # closed is as good an answer
+            late = await idle.read_response(timeout_s=2)
+            assert (late.status, late.code) == (503, "shutting_down")
+        assert fu.of("late") == []
+        go.set()
+        assert await door.stop() == 0
 
 
 async def test_d2_streams_that_outlast_the_shutdown_are_cut_and_accounted_for(
@@ -103,9 +124,7 @@ async def test_d3_e6_a_stream_that_a_kill_cut_is_recovered_at_the_price_of_its_h
     fu.planner = half(asyncio.Event())
     async with door_process(tmp_path, fu.url) as door, contextlib.AsyncExitStack() as stack:
         _, answer = await begin(door, stack, "s")
-        async with asyncio.timeout(5):  # until the progress is in the ledger
-            while not door.sql("SELECT 1 FROM usage WHERE prompt_tokens > 0"):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: door.sql("SELECT 1 FROM usage WHERE prompt_tokens > 0") != [])  # progress is journaled
         await door.stop(signal.SIGKILL)
         dear = {"price": {"input": "3.7", "cached_input": "0.31", "output": "19.3"}}
         write(door.config_path, merged(door.values, {"models": {"m-openai": dear}}))
@@ -147,9 +166,7 @@ async def test_d10_an_admin_who_locks_the_ledger_stops_holds_but_loses_nothing(t
             other.execute("ROLLBACK")
             row = await house.door.row(answer)
             assert reckon.nano(row["charge"]) == reckon.charge_nano(ANSWER.counts(), PRICES["openai"])
-            async with asyncio.timeout(5):
-                while (await house.door.operators("/readyz")).status != 200:
-                    await asyncio.sleep(0.05)
+            await eventually(house.door.is_ready)
             assert (await house.door.chat("after")).status == 200
             assert sum(row["usage_source"] != "none" for row in await house.door.closed_rows()) == 2
 

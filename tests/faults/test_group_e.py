@@ -13,6 +13,7 @@ import pytest
 from tests.rig import reckon
 from tests.rig.answers import SHAPES, Answer, Shape, chunks
 from tests.rig.door import CHAT
+from tests.rig.eventually import eventually
 from tests.rig.house import House, open_house
 from tests.rig.raw_client import get, post
 from tests.rig.steps import LAST_CHUNK, Chunk, Pause, sse_head, whole
@@ -46,9 +47,7 @@ async def burst(house: House, count: int, key: str, tag: str) -> list[Any]:
                 decided += 1
 
     async def release() -> None:
-        async with asyncio.timeout(60):
-            while decided + len(house.fu.of(tag)) < count:
-                await asyncio.sleep(0.05)
+        await eventually(lambda: decided + len(house.fu.of(tag)) >= count, timeout_s=60)
         go.set()
 
     await asyncio.gather(release(), *(one() for _ in range(count)))

@@ -61,8 +61,9 @@ async def one(house: House, number: int, truths: dict[str, reckon.Truth]) -> Non
             connection.reset()
         else:
             await connection.read_rest()
-    await house.fu.wait_for(1, tag, ended=True)
-    truths[response.request_id] = reckon.Truth(model, house.fu.one(tag).usage)
+    tries = house.fu.of(tag)  # two where a reused connection turned out dead: the last one is what counts
+    await house.fu.wait_for(len(tries), tag, ended=True)
+    truths[response.request_id] = reckon.Truth(model, tries[-1].usage)
 
 
 async def test_1000_mixed_requests_agree_with_the_upstreams_log(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from ledgerbook import FREE, T0, Book, hold, opened, settle, void
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
@@ -14,6 +13,7 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.backup import backup
 from nexus_proxy.ledger.protocol import Settle, TopUp
 from nexus_proxy.ledger.verify import FINDINGS_MAX, verify
+from tests.ledger.ledgerbook import FREE, T0, Book, hold, opened, settle, void
 
 USAGE = Usage(prompt=120, completion=30, cached=20, cache_write=5, reasoning=7)
 
@@ -86,7 +86,9 @@ def tamper(path: Path, script: str) -> None:
         ("roll-ups", "DELETE FROM daily WHERE model = 'free'"),
         ("roll-ups", "UPDATE requests SET closed_ms = closed_ms - 86400000 WHERE request_id = 'a0'"),
         ("references", "PRAGMA foreign_keys = OFF; UPDATE keys SET account_id = 77"),
-        ("integrity", "UPDATE accounts SET overdraft_nano = -1"),
+        ("balances", "UPDATE accounts SET overdraft_nano = -1"),
+        ("integrity", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, 'opened_ms', 'seq') "
+         "WHERE name = 'requests_opened'"),
         ("schema", "DROP INDEX entries_request"),
         ("schema", "DROP VIEW balances; CREATE VIEW balances AS SELECT 1"),
         ("posted", "DROP INDEX entries_request; INSERT INTO entries SELECT 100, at_ms, kind, payer_id, payee_id, "

@@ -6,11 +6,11 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from ledgerbook import DEAR, FREE, PRICES, T0, Book, hold, opened, settle, void
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricing import PriceVersion, amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
@@ -40,6 +40,7 @@ from nexus_proxy.ledger.protocol import (
 )
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
+from tests.ledger.ledgerbook import DEAR, FREE, PRICES, T0, Book, hold, opened, settle, void
 
 USAGE = Usage(prompt=120, completion=30, cached=20)
 CHARGE = amount_nano(DEAR.tiers, USAGE)
@@ -317,14 +318,18 @@ def test_a_run_that_died_is_recovered(tmp_path: Path) -> None:
         account_id, key_id = book.customer("acme", NANO)
         book.run(*(hold(account_id, key_id, 10_000_000, name) for name in ("quiet", "seen", "beyond")))
         book.run(Progress("seen", Usage(5, 1)), Progress("seen", USAGE), Progress("beyond", Usage(10**6, 10**6)))
-        book.run(hold(account_id, key_id, 10_000_000, "closed"), settle("closed", USAGE), Progress("closed", Usage(1, 1)))
+        book.run(
+            hold(account_id, key_id, 10_000_000, "closed"), settle("closed", USAGE), Progress("closed", Usage(1, 1))
+        )
     with opened(path) as book:
         book.run(hold(account_id, key_id, 33, "of this run"))
         assert book.store.recover(T0 + 9000) == 3
         assert book.store.recover(T0 + 9000) == 0
         assert book.balance(account_id) == (NANO - 2 * CHARGE - 10_000_000, 33)
         rows = [
-            book.one(f"SELECT state, end_state, usage_source, status, charge_nano FROM requests WHERE request_id = '{r}'")
+            book.one(
+                f"SELECT state, end_state, usage_source, status, charge_nano FROM requests WHERE request_id = '{r}'"
+            )
             for r in ("quiet", "seen", "beyond", "of this run")
         ]
         assert rows == [
@@ -388,7 +393,7 @@ def test_d7_a_full_disk_is_busy_and_changes_nothing(small_disk: Path) -> None:
         account_id, key_id = book.customer("acme", NANO)
         book.run(hold(account_id, key_id, 10_000_000, "r1"))
         ballast = small_disk / "ballast"
-        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
             while True:
                 file.write(bytes(4096))
         with pytest.raises(StoreBusy):

@@ -18,10 +18,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from nexus_proxy.app import Door
-
 from nexus_proxy import config, logs
 from nexus_proxy.api import admin_socket
+from nexus_proxy.app import Door
+from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, Response, ask, get, post
 from tests.rig.settings import ENVIRON, settings, write
 
@@ -93,6 +93,13 @@ class DoorUnderTest(ABC):
         """Ask the operators' listener."""
         return await ask(self.host, self.admin_port, get(path))
 
+    async def is_ready(self) -> bool:
+        """Ask `/readyz`."""
+        try:
+            return (await self.operators("/readyz")).status == 200
+        except (ConnectionError, TimeoutError):
+            return False
+
     async def metric(self, name: str, **labels: str) -> float:
         """Return the sum of the samples of that name with these labels; 0 if there is none."""
         text = (await self.operators("/metrics")).body.decode()
@@ -117,22 +124,28 @@ class DoorUnderTest(ABC):
 
     async def closed_rows(self, account: str = "acme", count: int = 1, timeout_s: float = 10) -> list[dict[str, Any]]:
         """Wait until the account has so many requests and all of them are closed; return them."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                rows = self.rows(account)
-                if len(rows) >= count and all(row["closed_at"] for row in rows):
-                    return rows
-                await asyncio.sleep(0.02)  # the ledger tells nobody outside; there is nothing to wait for
+        rows: list[dict[str, Any]] = []
+
+        def are_closed() -> bool:
+            nonlocal rows
+            rows = self.rows(account)
+            return len(rows) >= count and all(row["closed_at"] for row in rows)
+
+        await eventually(are_closed, timeout_s)
+        return rows
 
     async def row(self, request: str | Response, timeout_s: float = 10) -> dict[str, Any]:
         """Wait until a request is closed and return its row."""
         request_id = request if isinstance(request, str) else request.request_id
-        async with asyncio.timeout(timeout_s):
-            while True:
-                rows = self.sql("SELECT * FROM usage WHERE request_id = ?", request_id)
-                if rows and rows[0]["closed_at"]:
-                    return rows[0]
-                await asyncio.sleep(0.02)
+        rows: list[dict[str, Any]] = []
+
+        def is_closed() -> bool:
+            nonlocal rows
+            rows = self.sql("SELECT * FROM usage WHERE request_id = ?", request_id)
+            return bool(rows and rows[0]["closed_at"])
+
+        await eventually(is_closed, timeout_s)
+        return rows[0]
 
     def account(self, name: str = "acme") -> dict[str, Fraction]:
         """Return the account's money: balance, held, available, total_paid, total_spent."""
@@ -151,7 +164,7 @@ class DoorInside(DoorUnderTest):
     door: Door
 
     async def start(self) -> None:
-        """Open it on free ports. It logs everything, and nothing is blacked out that it does not black out by itself."""
+        """Open it on free ports. It logs everything, and is told of no secret that the log should black out."""
         self.broken: list[BaseException] = []
         self.config = config.load(self.config_path, ENVIRON)
         self._stack = contextlib.ExitStack()
@@ -159,7 +172,7 @@ class DoorInside(DoorUnderTest):
         logger = logs.configure(log.fileno(), level=logging.DEBUG)
         self._stack.callback(logger.close)
         try:
-            self.door = Door(self.config, logger=logger, on_broken=self.broken.append)
+            self.door = Door(self.config, logger=logger.bound, on_broken=self.broken.append)
             await self.door.start()
         except BaseException:
             self._stack.close()
@@ -204,13 +217,6 @@ class DoorProcess(DoorUnderTest):
                 stdout=log, stderr=log, env={**os.environ, **ENVIRON},
             )  # fmt: skip
 
-    async def is_ready(self) -> bool:
-        """Ask `/readyz`."""
-        try:
-            return (await self.operators("/readyz")).status == 200
-        except (ConnectionError, TimeoutError):
-            return False
-
     async def admin(self, verb: str, **arguments: Any) -> Any:
         return await asyncio.to_thread(admin_socket.call, self.ledger_path, verb, arguments)
 
@@ -227,7 +233,6 @@ async def door_inside(
     directory: Path, upstream_url: str, overrides: Mapping[str, Any] | None = None
 ) -> AsyncIterator[DoorInside]:
     """Run a door on this event loop for the length of a block."""
-    directory.mkdir(exist_ok=True)
     door = DoorInside(directory, settings(upstream_url, overrides))
     await door.start()
     try:

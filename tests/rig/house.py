@@ -4,7 +4,6 @@ Strategy: the five outcomes of the failure catalogue as five checks, L0, LR, LX,
 upstream's truth and not against our own figures. Timeouts are short, so that nothing has to be waited for.
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from tests.rig import reckon
 from tests.rig.door import DoorInside, door_inside
+from tests.rig.eventually import eventually
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.raw_client import Response
 from tests.rig.settings import merged
@@ -117,6 +117,4 @@ async def open_house(directory: Path, overrides: Mapping[str, Any] | None = None
             door_inside(directory, fu.url, merged(SHORT, overrides or {})) as door,
         ):
             yield House(fu, door, closed_port)
-            async with asyncio.timeout(10):
-                while door.open_holds():
-                    await asyncio.sleep(0.02)
+            await eventually(lambda: door.open_holds() == 0)

@@ -23,6 +23,7 @@ from typing import Any
 from tests.rig import reckon
 from tests.rig.answers import SHAPES
 from tests.rig.door import DoorProcess
+from tests.rig.eventually import eventually
 from tests.rig.invariants import copied, violations
 from tests.rig.settings import settings
 
@@ -130,13 +131,11 @@ class KillLoop:
 
     async def _reconcile(self, door: DoorProcess, truth_log: Path) -> None:
         """Compare the ledger with what the upstream logged and what the clients saw."""
-        async with asyncio.timeout(20):
-            while door.open_holds():
-                await asyncio.sleep(0.05)
+        await eventually(lambda: door.open_holds() == 0, timeout_s=20)
         self._check(door, "at the end")
         rows = {row["request_id"]: row for row in door.rows()}
         received: dict[str, dict[str, Any]] = {}
-        for line in truth_log.read_text().splitlines():
+        for line in (await asyncio.to_thread(truth_log.read_text)).splitlines():
             entry = json.loads(line)
             received.setdefault(entry["tag"], entry)["usage"] = entry["usage"]
         for saw in self.saw:

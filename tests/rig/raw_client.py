@@ -92,7 +92,11 @@ class Connection:
         if self._receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, self._address)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, self._address)
+        except BaseException:
+            sock.close()
+            raise
         limit = 1 << 22 if self._receive_buffer is None else self._receive_buffer
         self.reader, self.writer = await asyncio.open_connection(sock=sock, limit=limit)
         return self
