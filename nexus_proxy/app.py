@@ -40,8 +40,8 @@ from nexus_proxy.appkeys import (
 from nexus_proxy.chain import CHAIN, forward
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
+from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
-from nexus_proxy.ledger.protocol import DeclarePlans, DeclarePrices
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
@@ -130,9 +130,8 @@ class Door:
         if recovered:
             self.metrics.recovered(recovered)
             self._logger.warning("recovered", holds=recovered)
-        now_ms = time.time_ns() // 1_000_000
-        await self.ledger.run(DeclarePlans(tuple(config.plans.values())))
-        await self.ledger.run(DeclarePrices(config.prices, now_ms))
+        for operation in declarations(config, _now_ms()):
+            accept(await self.ledger.run(operation))
         self.reader = SqliteReader(config.ledger_path)
         self._stack.push_async_callback(self.reader.close)
         self.directory = Directory(await self.reader.accounts(), await self.reader.keys())
@@ -141,7 +140,7 @@ class Door:
         """Seed the windows, so that a restart gives nobody a second minute."""
         limiter = MemoryLimiter()
         self._stack.push_async_callback(limiter.close)
-        wall_ms, now_ns = time.time_ns() // 1_000_000, time.monotonic_ns()
+        wall_ms, now_ns = _now_ms(), time.monotonic_ns()
         times: dict[str, list[int]] = {}
         for row in await self.reader.recent(wall_ms - WINDOW_NS // 1_000_000):
             then_ns = now_ns - (wall_ms - row.opened_ms) * 1_000_000
@@ -159,9 +158,7 @@ class Door:
             self._stack.callback(upstream.close)
 
     async def _open_admins(self) -> None:
-        self.admin = admin.Admin(
-            self.ledger, self.reader, self.directory, self.config, lambda: time.time_ns() // 1_000_000
-        )
+        self.admin = admin.Admin(self.ledger, self.reader, self.directory, self.config, _now_ms)
         admins = AdminSocket(admin.application(self.admin), self.config.ledger_path)
         await admins.start()
         self._stack.push_async_callback(admins.stop)
@@ -249,6 +246,10 @@ def _bind(address: Address) -> socket.socket:
         listening.close()
         raise OSError(f"cannot listen on {address.host}:{address.port}: {error.strerror}") from None
     return listening
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

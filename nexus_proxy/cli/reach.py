@@ -14,7 +14,8 @@ from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger.protocol import DeclarePlans, Operation, Outcome, Store
+from nexus_proxy.ledger.declaration import accept, declarations
+from nexus_proxy.ledger.protocol import Operation, Outcome, Store
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 
@@ -57,12 +58,17 @@ async def _alone(config: Config, verb: str, arguments: dict[str, Any]) -> Any:
     store = SqliteStore(config.ledger_path)
     store.open()
     try:
-        store.apply([DeclarePlans(tuple(config.plans.values()))])
+        for outcome in store.apply(declarations(config, _now_ms())):
+            accept(outcome)
         reader = SqliteReader(config.ledger_path)
         try:
-            admin = Admin(Direct(store), reader, None, config, lambda: time.time_ns() // 1_000_000)
+            admin = Admin(Direct(store), reader, None, config, _now_ms)
             return await admin.verbs()[verb](**arguments)
         finally:
             await reader.close()
     finally:
         store.close()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

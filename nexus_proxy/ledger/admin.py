@@ -15,6 +15,7 @@ from nexus_proxy.ledger.protocol import (
     AccountRow,
     CreateAccount,
     CreateKey,
+    DeclareCurrency,
     DeclarePlans,
     DeclarePrices,
     Denied,
@@ -155,6 +156,17 @@ class Administration:
                 return Denied(f"the price {row[0]!r} is recorded with other rates; new rates need a new id")
         for row in fresh.values():
             self._execute("INSERT INTO price_versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, op.at_ms))
+        return Done()
+
+    def declare_currency(self, op: DeclareCurrency) -> Done | Denied:
+        """Record the currency; amounts carry none of their own, so it cannot change under them."""
+        known = self._execute("SELECT currency FROM deployment").fetchone()
+        if known is None:
+            self._execute("INSERT INTO deployment VALUES (1, ?)", (op.currency,))
+        elif known[0] != op.currency:
+            if self._execute("SELECT 1 FROM entries LIMIT 1").fetchone():
+                return Denied(f"the ledger counts in {known[0]}, the configuration says {op.currency}")
+            self._execute("UPDATE deployment SET currency = ?", (op.currency,))
         return Done()
 
     def declare_plans(self, op: DeclarePlans) -> Done:

@@ -127,6 +127,13 @@ class DeclarePrices:
 
 
 @dataclass(frozen=True, slots=True)
+class DeclareCurrency:
+    """Say in which currency the ledger counts. Denied once money of another has been paid in."""
+
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeclarePlans:
     """Replace the plans that the views show."""
 
@@ -134,7 +141,17 @@ class DeclarePlans:
 
 
 Operation = (
-    Hold | Progress | Settle | CreateAccount | SetAccount | CreateKey | RevokeKey | TopUp | DeclarePrices | DeclarePlans
+    Hold
+    | Progress
+    | Settle
+    | CreateAccount
+    | SetAccount
+    | CreateKey
+    | RevokeKey
+    | TopUp
+    | DeclareCurrency
+    | DeclarePrices
+    | DeclarePlans
 )
 
 # --- outcomes -----------------------------------------------------------------------------------------------------

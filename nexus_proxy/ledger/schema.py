@@ -17,6 +17,11 @@ CREATE TABLE runs (
     alive_ms INTEGER NOT NULL            -- when it last proved that it can commit
 ) STRICT;
 
+CREATE TABLE deployment (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    currency TEXT NOT NULL               -- of every amount that names none
+) STRICT;
+
 CREATE TABLE plans (
     name TEXT PRIMARY KEY,
     position INTEGER NOT NULL,

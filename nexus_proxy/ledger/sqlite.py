@@ -26,6 +26,7 @@ from nexus_proxy.ledger.posting import Posting, Tail
 from nexus_proxy.ledger.protocol import (
     CreateAccount,
     CreateKey,
+    DeclareCurrency,
     DeclarePlans,
     DeclarePrices,
     Hold,
@@ -157,6 +158,8 @@ class SqliteStore:
                 return administration.create_key(op)
             case RevokeKey():
                 return administration.revoke_key(op)
+            case DeclareCurrency():
+                return administration.declare_currency(op)
             case DeclarePlans():
                 return administration.declare_plans(op)
             case DeclarePrices():

@@ -12,6 +12,7 @@ from typing import Protocol, cast
 import httptools
 
 HEAD_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 256
 INTERIM_MAX = 8  # 1xx responses before the final one
 
 Headers = list[tuple[bytes, bytes]]
@@ -153,7 +154,7 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._headers) < 256:
+        if len(self._headers) < HEADERS_MAX:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

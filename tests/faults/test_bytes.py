@@ -9,14 +9,18 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.rig import reckon
-from tests.rig.answers import SHAPES, Answer, Shape
+from tests.rig.answers import SHAPES, Answer, Shape, stream_of
 from tests.rig.house import House
 from tests.rig.raw_client import Response
 
@@ -69,3 +73,52 @@ async def test_b32_bytes_are_identical_at_any_cut(shared_house: House, shape: Sh
     assert [reckon.nano(charge) for charge in charges] == [
         reckon.charge_nano(answer.counts(), shared_house.price(f"m-{shape}"))
     ]
+
+
+FILES = sorted((Path(__file__).parents[1] / "golden").glob("*.sse"))
+
+
+def load(file: Path) -> tuple[bytes, dict[str, Any]]:
+    """Return a golden stream and what is expected of it."""
+    return file.read_bytes(), orjson.loads(file.with_name(file.name + ".expect.json").read_bytes())
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["usage_injected", "usage_asked"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+async def test_b32_golden_files_are_identical_at_any_cut(shared_house: House, file: Path, asked: bool) -> None:
+    (whole, expected), shape = load(file), file.name.split("-")[0]
+    if expected["refusal"]:
+        pytest.skip("the client gets an HTTP error instead")
+    injected = shape in ("openai", "qwen") and not asked
+    seen = b"".join(e for e in EVENT.findall(whole) if not (injected and is_usage_only(e)))
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if asked else {}
+    dice = random.Random(file.name)
+    singles = [(at,) for at in range(1, len(whole), 1 if LONG else max(1, len(whole) // 12))]
+    many = [tuple(sorted(dice.sample(range(1, len(whole)), 7))) for _ in range(RANDOM // 4)]
+    for cuts in [*singles, *many]:
+        pieces = [whole[a:b] for a, b in pairwise((0, *cuts, len(whole)))]
+        asked_once = await shared_house.ask(stream_of(*pieces), model=f"m-{shape}", stream=True, **options)
+        body = bytes(asked_once.answer.body)
+        told = b'data: {"error"' in whole  # a provider that says so itself and ends properly has not been cut
+        assert asked_once.answer.saw_last_chunk is (expected["complete"] or told)
+        row = await shared_house.door.row(asked_once.answer)
+        if not expected["complete"]:  # at most our one error event follows
+            assert body.startswith(seen)
+            assert body.count(b"\n\n") <= seen.count(b"\n\n") + 1
+            continue
+        assert hashlib.sha256(body).digest() == hashlib.sha256(seen).digest()
+        if (usage := expected["usage"]) is not None:
+            counts = (row["prompt_tokens"], row["completion_tokens"], row["cached_tokens"], row["reasoning_tokens"])
+            assert counts == (usage["prompt"], usage["completion"], usage["cached"], usage["reasoning"])
+
+
+EVENT = re.compile(rb".*?(?:\r\n\r\n|\n\n|\Z)", re.DOTALL)
+
+
+def is_usage_only(event: bytes) -> bool:
+    """Tell whether an event has usage and no choice."""
+    data = event.strip().removeprefix(b"data:").strip()
+    if not data.startswith(b"{"):
+        return False
+    value = orjson.loads(data)
+    return value.get("choices") == [] and bool(value.get("usage"))

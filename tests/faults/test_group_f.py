@@ -201,7 +201,7 @@ async def test_f20_keys_that_differ_in_one_character_are_different_keys(shared_h
 async def test_f21_an_account_cannot_be_changed_from_a_request(shared_house: House) -> None:
     key = await shared_house.door.mint("meek", topup="2.00", plan="free")
     shown = await shared_house.door.admin("account_show", account="meek")
-    members = {
+    members: dict[str, Any] = {
         "role": "admin",
         "balance": 1000,
         "plan": "wide",

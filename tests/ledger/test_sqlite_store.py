@@ -21,6 +21,7 @@ from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     CreateAccount,
     CreateKey,
+    DeclareCurrency,
     DeclarePrices,
     Denied,
     Done,
@@ -421,3 +422,11 @@ def test_a_settlement_may_say_why_it_charged_nothing(book: Book) -> None:
     book.run(Settle("r1", EndState.TIMEOUT, UsageSource.NONE, None, 0, 0, 504, T0, flags="unknown_upstream_cost"))
     row = book.one("SELECT end_state, status, flags FROM requests")
     assert row == ("timeout", 504, "unknown_upstream_cost")
+
+
+def test_a_ledger_with_money_keeps_its_currency(book: Book) -> None:
+    assert book.run(DeclareCurrency("CNY")) == [Done()]
+    assert book.run(DeclareCurrency("USD")) == [Done()]  # nothing was paid in yet
+    book.customer("acme", NANO)
+    assert book.run(DeclareCurrency("USD")) == [Done()]
+    assert book.run(DeclareCurrency("EUR")) == [Denied("the ledger counts in USD, the configuration says EUR")]

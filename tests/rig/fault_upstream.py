@@ -198,6 +198,8 @@ async def _play(
                     request.ended = "closed"
                 return False
             case Reset():
+                if writer.transport.is_closing():
+                    raise ConnectionResetError("the peer was first")
                 sock: socket.socket = writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 writer.transport.abort()
