@@ -36,11 +36,13 @@ class Watcher(Protocol):
 class DoorProtocol(RequestHandler):
     """One client connection. `watcher` is set by the handler of the request in hand, and taken off by it."""
 
-    __slots__ = ("_head_s", "_head_timer", "_silent", "watcher")
+    __slots__ = ("_head_s", "_head_timer", "_silent", "_stalled_s", "_stalled_timer", "watcher")
 
-    def __init__(self, manager: web.Server, *, head_s: float, **options: Any) -> None:
+    def __init__(self, manager: web.Server, *, head_s: float, stalled_s: float, **options: Any) -> None:
         super().__init__(manager, **options)
         self._head_s = head_s
+        self._stalled_s = stalled_s
+        self._stalled_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._silent = True
         self.watcher: Watcher | None = None
@@ -77,23 +79,46 @@ class DoorProtocol(RequestHandler):
         self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        for timer in (self._head_timer, self._stalled_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._stalled_timer = None
         super().connection_lost(exc)
         # Trap: a handler that waits for the provider is not told that its client has gone.
         if self.watcher is not None:
             self.watcher.client_left()
 
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        # Trap: a closed transport still waits for its peer to read what is left, for ever.
+        if transport is not None and (unread := transport.get_write_buffer_size()):
+            self._loop.call_later(self._stalled_s, self._abort_if_stalled, transport, unread)
+
     def pause_writing(self) -> None:
         super().pause_writing()
+        # Trap: nothing in aiohttp ends a connection whose client has stopped reading.
+        if (transport := self.transport) is not None:
+            unread = transport.get_write_buffer_size()
+            self._stalled_timer = self._loop.call_later(self._stalled_s, self._abort_if_stalled, transport, unread)
         if self.watcher is not None:
             self.watcher.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._stalled_timer is not None:
+            self._stalled_timer.cancel()
+            self._stalled_timer = None
         if self.watcher is not None:
             self.watcher.resume()
+
+    def _abort_if_stalled(self, transport: asyncio.Transport, unread: int) -> None:
+        """Give up on a client that has read nothing since; one that is slow gets the same time again."""
+        left = transport.get_write_buffer_size()
+        if left and left >= unread:
+            transport.abort()
+        elif left:
+            self._stalled_timer = self._loop.call_later(self._stalled_s, self._abort_if_stalled, transport, left)
 
     def handle_error(
         self,
@@ -155,6 +180,7 @@ class DoorRunner(web.AppRunner):
             handler_cancellation=False,  # trap: a cancelled handler would be torn out of the ledger's awaits
             shutdown_timeout=5.0,
             head_s=timeouts.client_headers_s,
+            stalled_s=timeouts.client_stalled_s,
         )
 
     async def _make_server(self) -> web.Server:

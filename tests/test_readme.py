@@ -28,7 +28,7 @@ def test_every_view_and_column_is_there(tmp_path: Path) -> None:
     db = sqlite3.connect(tmp_path / "nexus.db")
     migrate(db)
     for name in ("usage", "margin_by_model", "balances", "open_holds"):
-        (line,) = (row for row in README.splitlines() if row.startswith(f"| `{name}` |"))
+        (line,) = (row for row in README.splitlines() if row.startswith(f"| `{name}` |") and "--" not in row)
         promised = [column.strip() for column in line.split("|")[2].split(",")]
         there = [column[0] for column in db.execute(f'SELECT * FROM "{name}"').description]
         assert [column for column in promised if column not in there] == []

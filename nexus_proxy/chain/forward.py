@@ -106,13 +106,8 @@ class _Relay(web.StreamResponse):
     def end(self) -> None:
         self._finish()
 
-    def cut(self, *, at_once: bool = False) -> None:
-        transport = self._request.transport
-        if transport is not None:
-            if at_once:
-                transport.abort()
-            else:
-                transport.close()  # what is written goes out; the last chunk never does
+    def cut(self) -> None:
+        self._request.protocol.force_close()  # what is written goes out; the last chunk never does
         self._finish()
 
     def _finish(self) -> None:

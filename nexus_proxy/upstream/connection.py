@@ -154,8 +154,10 @@ class Connection(asyncio.Protocol):
                 self._transport.close()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if len(self._headers) < HEADERS_MAX:
-            self._headers.append((name.lower(), value))
+        if len(self._headers) == HEADERS_MAX:
+            self._break("the response has too many headers")  # not dropped: the next one may say how long the body is
+            return
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -185,9 +187,10 @@ class Connection(asyncio.Protocol):
                 self._break("interim responses without end")
             return
         sink, self._sink = self._sink, None
+        if sink is None:  # aborted, or bytes behind the end
+            return
         self.reusable = self._parser.should_keep_alive() and self._transport is not None
-        if sink is not None:
-            sink.on_end()
+        sink.on_end()
         if not self.reusable and self._transport is not None:
             self._transport.close()
 

@@ -71,8 +71,8 @@ class Client(Protocol):
     def end(self) -> None:
         """The answer is whole: end the body as its framing says."""
 
-    def cut(self, *, at_once: bool = False) -> None:
-        """The answer is not whole: close the connection so that everybody can see it; `at_once` drops unsent bytes."""
+    def cut(self) -> None:
+        """The answer is not whole: close the connection so that everybody can see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class Exchange:
         "_model",
         "_outgoing",
         "_over",
-        "_paused_at",
+        "_paused",
         "_pending",
         "_progressed",
         "_received",
@@ -117,6 +117,7 @@ class Exchange:
         "_reused",
         "_sent",
         "_sent_at",
+        "_settled",
         "_status",
         "_stream",
         "_timeouts",
@@ -163,9 +164,9 @@ class Exchange:
         self._pending: list[bytes] = []  # released before the client's head was out
         self._farewell: Callable[[Client], None] | None = None  # how the client's answer ends; nothing follows it
         self._stream = False  # bytes have been released: the client's answer is a 200 that began
-        self._sent = self._reused = False
+        self._sent = self._reused = self._settled = False
         self._sent_at = self._last_byte_at = 0.0
-        self._paused_at: float | None = None
+        self._paused = False
         self._progressed = 0.0
         self._received = 0
         self._status = 0
@@ -203,8 +204,7 @@ class Exchange:
             client.cut()
         self._pending.clear()
         self.resume()
-        if not self.opening.done():
-            self._open_error(ClientGone("The client left before an answer began."))
+        self._open_error(ClientGone("The client left before an answer began."))
         if self._over.done():
             return
         if not self._sent or self._upstream.provider.on_disconnect == "cancel" or not self._drains.enter():
@@ -218,19 +218,19 @@ class Exchange:
 
     def pause(self) -> None:
         """The client cannot keep up: stop reading from the provider."""
-        if self._paused_at is None and not self._over.done():
-            self._paused_at = self._loop.time()
+        if not self._paused and not self._over.done():
+            self._paused = True
             if self._connection is not None:
                 self._connection.pause()
-            self._rearm()
 
     def resume(self) -> None:
         """The client has caught up."""
-        if self._paused_at is not None:
-            self._paused_at = None
+        if self._paused:
+            self._paused = False
             self._last_byte_at = self._loop.time()  # the provider was not silent, it was not listened to
             if self._connection is not None:
                 self._connection.resume()
+            self._rearm()
 
     def shut_down(self) -> None:
         """This server is ending: stop now and settle by what was seen."""
@@ -315,9 +315,10 @@ class Exchange:
                 self._drains.leave()
             self._let_go()
             # What follows does something only after a fault of our own: every other path has been here before.
-            self._books.settle(self._ending(Cause.BROKEN), status=self.status or 502, flags=("fault",))
-            if not self.opening.done():
-                self._open_error(UpstreamBroken("The model's provider failed to answer."))
+            if not self._settled:
+                self.status = self.status or 502
+                self._settle(self._ending(Cause.BROKEN), ("fault",))
+            self._open_error(UpstreamBroken("The model's provider failed to answer."))
             self._say(_cut)
 
     async def _converse(self) -> Cause:
@@ -352,6 +353,8 @@ class Exchange:
     async def _conclude(self, cause: Cause) -> None:
         """Settle, then answer: a refusal, a whole body, the terminal bytes, or a visible cut."""
         tap = self.tap
+        if cause not in (Cause.ENDED, Cause.DONE):
+            self._let_go()  # whatever else it sends, nobody is told
         if self.error is None:
             self.error = self._fault(cause)
         ending = self._ending(cause)
@@ -367,7 +370,7 @@ class Exchange:
             self.status = 200
         else:
             self.status = self.error.status if self.error is not None else 502
-        verdict = self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=self._flags(cause))
+        verdict = self._settle(ending, self._flags(cause))
         await self._books.durable()
         if self._client_gone:
             return
@@ -380,6 +383,10 @@ class Exchange:
             self._say(_cut)
         else:
             self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
+
+    def _settle(self, ending: Ending, flags: tuple[str, ...]) -> Verdict:
+        self._settled = True
+        return self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=flags)
 
     async def _close_stream(self, cause: Cause) -> None:
         """End a stream that has begun: properly if the provider did, else visibly cut, with one error event of ours."""
@@ -508,9 +515,10 @@ class Exchange:
             self.opening.set_result(opening)
 
     def _open_error(self, error: NexusError) -> None:
-        self.error = self.error or error
-        self.opening.set_exception(error)
-        self.opening.exception()  # the handler may be gone; that is no news
+        if not self.opening.done():
+            self.error = self.error or error
+            self.opening.set_exception(error)
+            self.opening.exception()  # the handler may be gone; that is no news
 
     def _finish(self, cause: Cause) -> None:
         if not self._over.done():
@@ -549,8 +557,8 @@ class Exchange:
         timeouts, due = self._timeouts, self._deadline
         if self._draining:
             due = min(due, self._drain_deadline)
-        if self._paused_at is not None:
-            return min(due, self._paused_at + timeouts.client_stalled_s)
+        if self._paused:  # the listener watches a client that does not read
+            return due
         if self.first_byte is None:
             return min(due, self._sent_at + timeouts.first_byte_s)
         return min(due, self._last_byte_at + timeouts.silence_s, self._loop.time() + PROGRESS_S)
@@ -563,10 +571,8 @@ class Exchange:
             self._finish(Cause.TOO_LONG)
         elif self._draining and now >= self._drain_deadline:
             self._finish(Cause.ABANDONED)
-        elif self._paused_at is not None:
-            if now >= self._paused_at + timeouts.client_stalled_s:
-                self._say(_cut_at_once)  # it reads nothing; what it does not get is drained like after any departure
-                self.client_left()
+        elif self._paused:
+            pass
         elif self.first_byte is None:
             if now >= self._sent_at + timeouts.first_byte_s:
                 self._finish(Cause.LATE)
@@ -583,10 +589,6 @@ def _end(client: Client) -> None:
 
 def _cut(client: Client) -> None:
     client.cut()
-
-
-def _cut_at_once(client: Client) -> None:
-    client.cut(at_once=True)
 
 
 def _parse(body: bytes) -> Any:

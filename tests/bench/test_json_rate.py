@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.bench import fast_upstream, json_rate
 from tests.bench.framing import cut
 from tests.bench.json_rate import BARE, DOOR, Worthless, measure, report
 from tests.bench.load import load
-from rich.console import Console
 
 MESSAGE = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"
 
