@@ -34,8 +34,8 @@ async def forward(request: web.Request) -> web.StreamResponse:
     protocol.watcher = exchange
     if request.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
-    call.taken = True
     request.app[SUPERVISOR].start(exchange, _conduct(request, exchange))
+    call.taken = True
     try:
         opening = await exchange.opening
         if opening.whole is not None:

@@ -191,7 +191,8 @@ class Exchange:
         for data in self._pending:
             client.send(data)
         self._pending.clear()
-        if self._farewell is not None:
+        if self._farewell is not None and self._client is not None:
+            self._client = None  # all is said: its departure must not cut what was ended
             self._farewell(client)
 
     def client_left(self) -> None:
@@ -309,6 +310,7 @@ class Exchange:
             self.cause = cause
             await self._conclude(cause)
         finally:
+            self._finish(Cause.BROKEN)  # over now, if it was not: who leaves from here on changes nothing
             if self._timer is not None:
                 self._timer.cancel()
             if self._draining:
@@ -342,7 +344,7 @@ class Exchange:
             if not (cause is Cause.BROKEN and self._reused and not connection.heard and self._may_retry()):
                 return cause
             # A kept connection that the provider had closed meanwhile: it took nothing. Once, on a new one.
-            self._reused = False
+            self._reused = self._sent = False
             self._over = self._loop.create_future()
             self._upstream_over = self._loop.create_future()
             connection = None

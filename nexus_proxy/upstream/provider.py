@@ -76,6 +76,7 @@ class Upstream:
     def keep(self, connection: Connection) -> None:
         """Take a connection back after an exchange that ended cleanly."""
         if connection.reusable:
+            connection.resume()  # its last client may have been slow to the end
             connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
 

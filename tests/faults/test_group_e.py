@@ -16,7 +16,7 @@ from tests.rig.door import CHAT
 from tests.rig.eventually import eventually
 from tests.rig.house import House, open_house
 from tests.rig.raw_client import get, post
-from tests.rig.steps import LAST_CHUNK, Chunk, Pause, sse_head, whole
+from tests.rig.steps import LAST_CHUNK, Chunk, Pause, sse_head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -166,21 +166,35 @@ async def test_e17_the_table_decides_whatever_is_remembered(shared_house: House)
     assert sum(answer.status == 200 for answer in answers) == 3
 
 
-async def test_e19_a_report_above_the_hold_takes_what_is_there_and_never_more(shared_house: House) -> None:
+@pytest.mark.parametrize("spare", [1000, 10**9], ids=["poor", "rich"])
+async def test_e19_a_report_above_the_hold_takes_what_is_there_and_never_more(shared_house: House, spare: int) -> None:
     size = await hold_of(shared_house, shared_house.door.key)
-    usage = {"prompt_tokens": 100_000_000, "completion_tokens": 100_000_000, "total_tokens": 200_000_000}
-    document = Answer(usage=False).document({})[:-1]
-    script = whole(200, document + b',"usage":{"prompt_tokens":100000000,"completion_tokens":100000000}}', usage=usage)
-    tag = shared_house.tag()
-    shared_house.fu.scripts[tag] = script
-    key = await shared_house.door.mint("over", topup=decimal(size + 1000))
+    above = Answer(prompt=1500, completion=1000)
+    cost = reckon.charge_nano(above.counts(), shared_house.price("m-openai"))
+    assert cost > size + 1000
+    tag, account = shared_house.tag(), f"over{spare}"
+    shared_house.fu.scripts[tag] = above.script
+    key = await shared_house.door.mint(account, topup=decimal(size + spare))
+    before = await shared_house.door.metric("nexus_overrun_total")
     answer = await shared_house.door.chat(tag, key=key)
     assert answer.status == 200
-    row = await shared_house.door.row(answer)
-    money = shared_house.door.account("over")
-    assert money["balance"] >= 0
+    row, money = await shared_house.door.row(answer), shared_house.door.account(account)
+    charge = min(cost, size + spare)
+    assert (reckon.nano(row["charge"]), reckon.nano(row["overrun"])) == (charge, cost - charge)
+    assert reckon.nano(money["balance"]) == size + spare - charge
     assert money["held"] == 0
-    assert money["total_spent"] == Fraction(str(row["charge"])) <= Fraction(decimal(size + 1000))
+    assert reckon.nano(money["total_spent"]) == charge
+    after = await shared_house.door.metric("nexus_overrun_total")
+    assert (after > before) is (cost > charge)
+
+
+async def test_e19_e16_a_report_that_cannot_be_is_not_believed(shared_house: House) -> None:
+    tag = shared_house.tag()
+    shared_house.fu.scripts[tag] = Answer(prompt=100_000_000, completion=100_000_000).script
+    key = await shared_house.door.mint("absurd", topup="5.00")
+    row = await shared_house.door.row(await shared_house.door.chat(tag, key=key))
+    assert 0 < reckon.nano(row["charge"]) <= reckon.nano(row["hold"])
+    assert row["flags"]
 
 
 @pytest.mark.parametrize("asked", [True, False, None, ...], ids=["true", "false", "null", "absent"])
