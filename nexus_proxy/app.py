@@ -38,6 +38,7 @@ from nexus_proxy.appkeys import (
     Readiness,
 )
 from nexus_proxy.chain import CHAIN, forward
+from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
 from nexus_proxy.ledger.declaration import accept, declarations
@@ -56,6 +57,7 @@ from nexus_proxy.upstream.supervisor import Supervisor
 BACKLOG = 1024
 LAG_EVERY_S = 0.5
 EXIT_BROKEN = 1
+GC_THRESHOLD = (20_000, 50, 100)  # a request makes few cycles and much that goes by itself; the default looks too often
 
 
 class Door:
@@ -130,7 +132,7 @@ class Door:
         if recovered:
             self.metrics.recovered(recovered)
             self._logger.warning("recovered", holds=recovered)
-        for operation in declarations(config, _now_ms()):
+        for operation in declarations(config, now_ms()):
             accept(await self.ledger.run(operation))
         self.reader = SqliteReader(config.ledger_path)
         self._stack.push_async_callback(self.reader.close)
@@ -140,7 +142,7 @@ class Door:
         """Seed the windows, so that a restart gives nobody a second minute."""
         limiter = MemoryLimiter()
         self._stack.push_async_callback(limiter.close)
-        wall_ms, now_ns = _now_ms(), time.monotonic_ns()
+        wall_ms, now_ns = now_ms(), time.monotonic_ns()
         times: dict[str, list[int]] = {}
         for row in await self.reader.recent(wall_ms - WINDOW_NS // 1_000_000):
             then_ns = now_ns - (wall_ms - row.opened_ms) * 1_000_000
@@ -156,9 +158,11 @@ class Door:
             upstream = Upstream(provider, connect_s=connect_s)
             self.upstreams[provider.name] = upstream
             self._stack.callback(upstream.close)
+        # Whatever began while the listener was closing ends before its connections do.
+        self._stack.push_async_callback(self.supervisor.finish, 0.0)
 
     async def _open_admins(self) -> None:
-        self.admin = admin.Admin(self.ledger, self.reader, self.directory, self.config, _now_ms)
+        self.admin = admin.Admin(self.ledger, self.reader, self.directory, self.config, now_ms)
         admins = AdminSocket(admin.application(self.admin), self.config.ledger_path)
         await admins.start()
         self._stack.push_async_callback(admins.stop)
@@ -171,7 +175,7 @@ class Door:
             self.reader,
             self.readiness,
         )
-        runner = web.AppRunner(app, access_log=None)
+        runner = DoorRunner(app, self.config.server.timeouts, self.config.server.limits)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         listening = _bind(self.config.server.admin_listen)
@@ -232,7 +236,7 @@ def _add_routes(app: web.Application) -> None:
         resource = app.router.add_resource(path, name=name)
         resource.add_route(method, handler, expect_handler=refused.no_continue)
         other = app.router.add_resource(path, name=None)
-        other.add_route("*", refused.method_not_allowed, expect_handler=refused.no_continue)
+        other.add_route("*", refused.only(method), expect_handler=refused.no_continue)
     app.router.add_route("*", "/{path:.*}", refused.not_found, expect_handler=refused.no_continue)
 
 
@@ -246,10 +250,6 @@ def _bind(address: Address) -> socket.socket:
         listening.close()
         raise OSError(f"cannot listen on {address.host}:{address.port}: {error.strerror}") from None
     return listening
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
@@ -282,6 +282,7 @@ async def _serve(config: Config) -> int:
         await door.start()
         gc.collect()
         gc.freeze()  # what was made at the start stays; the collector need not look at it again
+        gc.set_threshold(*GC_THRESHOLD)
         await stop.wait()
         await door.stop()
     finally:

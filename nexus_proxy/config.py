@@ -4,10 +4,12 @@ Strategy: the file's shape is checked as a whole and every mistake is named by i
 (catalogue merged, prices converted, secrets read) and never changes.
 """
 
+import difflib
 import json
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +25,7 @@ from nexus_proxy.core.money import parse_nano
 from nexus_proxy.core.plan import Plan
 from nexus_proxy.core.pricelist import TOKENS_MAX, ListPrice, build_tariff
 from nexus_proxy.core.pricing import PriceVersion, Tariff
-from nexus_proxy.errors import ConfigError
+from nexus_proxy.errors import ConfigError, ModelNotFound
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _DEFAULT_OUTPUT = 4096  # tokens, where the model's entry declares no larger one
@@ -102,27 +104,47 @@ class Config:
     models: Mapping[str, Model]
     prices: tuple[PriceVersion, ...]
 
+    def find_model(self, allowed: Container[str] | None, model_id: str) -> Model:
+        """Return a model; `allowed` are the ids that the key may use, None for all of them. ModelNotFound."""
+        model = self.models.get(model_id)
+        if model is None or (allowed is not None and model_id not in allowed):
+            raise ModelNotFound("No such model, or this key may not use it. GET /v1/models lists them.", param="model")
+        return model
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read, check and resolve. None is the default: no file, nothing switched on. ConfigError names every mistake."""
+
+class WrongConfig(ConfigError):
+    """The configuration has these mistakes: each a path, empty for the file as a whole, and what was expected."""
+
+    def __init__(self, mistakes: list[tuple[str, str]], file: Path | None = None) -> None:
+        lines = [f"{path}: {what}" if path else what for path, what in mistakes]
+        head = [] if file is None else [f"{file}:"]
+        super().__init__(" ".join([*head, *lines]) if mistakes[0][0] == "" else "\n".join([*head, *lines]))
+        self.mistakes = mistakes
+
+
+def load(path: Path | None, environ: Mapping[str, str], *, secrets: bool = True) -> Config:
+    """Read, check and resolve. None is the default: no file, nothing switched on. ConfigError names every mistake.
+
+    Without `secrets` nothing but the file is looked at: every `api_key` is empty, and no `ca_file` need be there.
+    """
     if path is None:
-        return resolve({}, Path.cwd(), environ)
+        return resolve({}, Path.cwd(), environ, secrets=secrets)
     try:
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise WrongConfig([("", str(error))], path) from error
     try:
-        return resolve(document, path.resolve().parent, environ)
-    except ConfigError as error:
-        raise ConfigError(f"{path}:\n{error}") from None
+        return resolve(document, path.resolve().parent, environ, secrets=secrets)
+    except WrongConfig as error:
+        raise WrongConfig(error.mistakes, path) from None
 
 
-def resolve(document: dict[str, Any], folder: Path, environ: Mapping[str, str]) -> Config:
+def resolve(document: dict[str, Any], folder: Path, environ: Mapping[str, str], *, secrets: bool = True) -> Config:
     """Check and resolve a parsed file. Relative paths stand in `folder`. ConfigError has a line for each mistake."""
     file, mistakes = config_file.check_shape(document)
-    config = _Resolver(file, mistakes, folder, environ, load_catalogue()).config()
+    config = _Resolver(file, mistakes, folder, environ if secrets else None, load_catalogue()).config()
     if mistakes:
-        raise ConfigError("\n".join(f"{_dotted(where)}: {what}" for where, what in sorted(mistakes.items())))
+        raise WrongConfig([(_dotted(where), what) for where, what in sorted(mistakes.items())])
     return config
 
 
@@ -142,15 +164,18 @@ class _Resolver:
     """
 
     def __init__(
-        self, file: File, mistakes: Mistakes, folder: Path, environ: Mapping[str, str], catalogue: Catalogue
+        self, file: File, mistakes: Mistakes, folder: Path, environ: Mapping[str, str] | None, catalogue: Catalogue
     ) -> None:
-        self.file, self.folder, self.environ, self.catalogue = file, folder, environ, catalogue
+        self.file, self.folder, self.catalogue = file, folder, catalogue
+        self.environ = environ  # None: leave the secrets where they are
         self.mistakes = mistakes
-        self.broken = {where[:depth] for where in mistakes for depth in (1, 2)}  # sections and tables left out
+        self.broken = {where[:depth] for where in mistakes for depth in (1, 2, 3)}  # sections, tables, keys left out
+        self.left_out = frozenset(mistakes)
         self.prices: list[PriceVersion] = []
 
     def wrong(self, what: str, *where: str) -> None:
-        self.mistakes.setdefault(where, what)
+        if where[:1] != ("models",) or where not in self.broken:  # a key that was left out is no second mistake
+            self.mistakes.setdefault(where, what)
 
     def config(self) -> Config:
         server, plans = self.server(), self.plans()
@@ -166,14 +191,14 @@ class _Resolver:
 
     def server(self) -> Server:
         given = self.file.server
-        if given.limits.bodies_bytes < given.limits.body_bytes:
+        timeouts = Timeouts(**given.timeouts.model_dump(exclude_none=True))
+        limits = Limits(**given.limits.model_dump(exclude_none=True))
+        if limits.bodies_bytes < limits.body_bytes:
             self.wrong("expected at least server.limits.body_bytes", "server", "limits", "bodies_bytes")
         listen, admin_listen = _address(given.listen), _address(given.admin_listen)
         if listen == admin_listen and listen.port:
             self.wrong("expected another address than server.listen", "server", "admin_listen")
-        return Server(
-            listen, admin_listen, Timeouts(**given.timeouts.model_dump()), Limits(**given.limits.model_dump())
-        )
+        return Server(listen, admin_listen, timeouts, limits)
 
     def plans(self) -> dict[str, Plan]:
         plans = {
@@ -205,6 +230,12 @@ class _Resolver:
         base_url = entry.base_url or (known.base_url if known else None)
         if known is not None and entry.dialect not in (None, known.dialect.name):
             self.wrong(f"expected {known.dialect.name}, or nothing", "providers", name, "dialect")
+        if dialect is None and base_url is None and entry.dialect is None:
+            near = difflib.get_close_matches(name, self.catalogue.providers, n=1)
+            hint = f"; did you mean {near[0]}?" if near else "."
+            unknown = f"no such provider in the catalogue{hint} A provider of your own needs base_url and dialect"
+            self.wrong(unknown, "providers", name)
+            return None
         if dialect is None:
             self.wrong(f"expected one of {', '.join(self.catalogue.dialects)}", "providers", name, "dialect")
         if base_url is None:
@@ -218,7 +249,7 @@ class _Resolver:
         except ValueError as error:
             self.wrong(str(error), "providers", name, "base_url")
         ca_file = self.folder / entry.ca_file if entry.ca_file else None
-        if ca_file is not None and not ca_file.is_file():
+        if self.environ is not None and ca_file is not None and not os.path.isfile(ca_file):
             self.wrong(f"no such file: {ca_file}", "providers", name, "ca_file")
         return Provider(
             name=name,
@@ -235,14 +266,21 @@ class _Resolver:
     def api_key(self, name: str, entry: config_file.Provider, *, needed: bool) -> str:
         """Read the secret. What is wrong with it is said without quoting it."""
         if entry.api_key_env is not None and entry.api_key_file is not None:
-            self.wrong("expected either api_key_env or api_key_file", "providers", name)
+            self.wrong("give one of api_key_env and api_key_file, not both", "providers", name)
+            return ""
+        if entry.api_key_env is None and entry.api_key_file is None:
+            if needed:
+                self.wrong("expected api_key_env or api_key_file", "providers", name)
+            return ""
+        if self.environ is None:
             return ""
         if entry.api_key_env is not None:
             key, value = "api_key_env", self.environ.get(entry.api_key_env)
             if value is None:
                 self.wrong(f"the environment has no variable {entry.api_key_env}", "providers", name, key)
                 return ""
-        elif entry.api_key_file is not None:
+        else:
+            assert entry.api_key_file is not None
             key = "api_key_file"
             try:
                 value = (self.folder / entry.api_key_file).read_text("utf-8")
@@ -250,10 +288,6 @@ class _Resolver:
                 reason = error.strerror if isinstance(error, OSError) else "not text"
                 self.wrong(f"cannot be read: {reason}", "providers", name, key)
                 return ""
-        else:
-            if needed:
-                self.wrong("expected api_key_env or api_key_file", "providers", name)
-            return ""
         secret = value.strip()
         if not secret:
             self.wrong("the secret is empty", "providers", name, key)
@@ -294,7 +328,7 @@ class _Resolver:
         models = {}
         for public_id in [*servers, *(public_id for public_id in self.file.models if public_id not in servers)]:
             entry = self.file.models.get(public_id, config_file.Model())
-            if not entry.enabled or ("models", public_id) in self.broken:
+            if not entry.enabled or ("models", public_id) in self.left_out:
                 continue
             name = self.choose(public_id, entry, servers.get(public_id, []), named)
             if name in providers and currency.get(name, "") is not None:
@@ -332,9 +366,11 @@ class _Resolver:
             self.wrong("missing, and the model is not in the catalogue", "models", public_id, key)
         if not missing:
             facts["default_output"] = entry.default_output or min(default_output, facts["max_output"])
-            if facts["max_output"] > facts["context"]:
+            lengths = {("models", public_id, key) for key in ("context", "max_output", "default_output")}
+            told = bool(lengths & self.broken)  # one of them was left out: what stands in for it proves nothing
+            if facts["max_output"] > facts["context"] and not told:
                 self.wrong(f"expected at most the context, {facts['context']}", "models", public_id, "max_output")
-            if facts["default_output"] > facts["max_output"]:
+            if facts["default_output"] > facts["max_output"] and not told:
                 self.wrong(f"expected at most {facts['max_output']}", "models", public_id, "default_output")
             if not facts.get("limit_covers_thinking", True) and not facts.get("thinking_max"):
                 self.wrong("expected a bound, the limit does not cover thinking", "models", public_id, "thinking_max")

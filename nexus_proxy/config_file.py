@@ -1,8 +1,8 @@
 """The shape of the configuration file: which keys there are, and what each may hold.
 
 Strategy: types that refuse instead of converting, so that a quoted number or a misspelt key is an error with a path,
-never a surprise. What needs more than one value to judge is judged in `config`. Keys, defaults and units are those of
-the dataclasses that they become.
+never a surprise. What needs more than one value to judge is judged in `config`. Keys and units are those of the
+dataclasses that they become, and so are the defaults of timeouts and limits.
 """
 
 from typing import Annotated, Any, Literal
@@ -40,6 +40,12 @@ def _amount(text: str) -> str:
     return text
 
 
+def _currency(text: str) -> str:
+    if not (len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()) or text in ("XXX", "XTS"):
+        raise ValueError("expected a currency's three capital letters, such as USD")
+    return text
+
+
 def _listener(text: str) -> str:
     host, colon, port = text.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
@@ -67,32 +73,32 @@ Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 40)]
 Tokens = Annotated[int, Field(ge=1, le=TOKENS_MAX)]
 TokensOrNone = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
-Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+Currency = Annotated[str, AfterValidator(_currency)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}$")]
 FilePath = Annotated[str, Field(min_length=1)]
 
 
 class Timeouts(_Shape):
-    connect_s: Seconds = 5.0
-    first_byte_s: Seconds = 600.0
-    silence_s: Seconds = 120.0
-    exchange_s: Seconds = 3600.0
-    client_headers_s: Seconds = 10.0
-    client_body_s: Seconds = 30.0
-    client_idle_s: Seconds = 75.0
-    client_stalled_s: Seconds = 60.0
-    commit_s: Seconds = 1.0
-    shutdown_s: Seconds = 120.0
+    connect_s: Seconds | None = None
+    first_byte_s: Seconds | None = None
+    silence_s: Seconds | None = None
+    exchange_s: Seconds | None = None
+    client_headers_s: Seconds | None = None
+    client_body_s: Seconds | None = None
+    client_idle_s: Seconds | None = None
+    client_stalled_s: Seconds | None = None
+    commit_s: Seconds | None = None
+    shutdown_s: Seconds | None = None
 
 
 class Limits(_Shape):
-    body_bytes: Bytes = 10 * 1024 * 1024
-    bodies_bytes: Bytes = 256 * 1024 * 1024
-    answer_bytes: Bytes = 1024 * 1024 * 1024
-    drain_s: Seconds = 60.0
-    drain_bytes: Bytes = 1024 * 1024
-    drains: Annotated[int, Field(ge=0, le=1_000_000)] = 256
+    body_bytes: Bytes | None = None
+    bodies_bytes: Bytes | None = None
+    answer_bytes: Bytes | None = None
+    drain_s: Seconds | None = None
+    drain_bytes: Bytes | None = None
+    drains: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
 
 
 class Server(_Shape):
@@ -191,7 +197,8 @@ class File(_Shape):
 
 
 Mistakes = dict[tuple[str, ...], str]  # where → what was expected
-_NAMED = {"plans", "providers", "models"}  # sections of named tables, of which a wrong one is left out alone
+_NAMED = {"plans", "providers", "models"}  # sections of named tables, of which a wrong one is left out alone;
+# of a model only the wrong key, so that the others are still judged
 
 
 def check_shape(document: dict[str, Any]) -> tuple[File, Mistakes]:
@@ -206,7 +213,11 @@ def check_shape(document: dict[str, Any]) -> tuple[File, Mistakes]:
             mistakes.setdefault(where, _expected(entry["type"], entry["msg"]))
             section = kept.get(where[0])
             if where[0] in _NAMED and len(where) > 1 and isinstance(section, dict):
-                section.pop(where[1], None)
+                table = section.get(where[1])
+                if where[0] == "models" and len(where) > 2 and isinstance(table, dict):
+                    section[where[1]] = {key: value for key, value in table.items() if key != where[2]}
+                else:
+                    section.pop(where[1], None)
             else:
                 kept.pop(where[0], None)
         return File.model_validate(kept), mistakes

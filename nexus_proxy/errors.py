@@ -6,6 +6,8 @@ whether to retry); the boundary turns it into the one JSON shape. Our own bugs a
 
 from typing import ClassVar
 
+SUSPENDED = "This account is suspended. Contact the operator."
+
 
 class NexusError(Exception):
     """A fault with an answer. `retry` False sends `x-should-retry: false`; `close` ends the client's connection."""
@@ -110,6 +112,12 @@ class MethodNotAllowed(RequestError):
     status = 405
     code = "method_not_allowed"
 
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_ns: int | None = None, allow: str = ""
+    ) -> None:
+        super().__init__(message, param=param, retry_after_ns=retry_after_ns)
+        self.allow = allow  # the methods that the path takes
+
 
 class RequestTimeout(RequestError):
     """The client's headers or body did not arrive in time."""
@@ -159,6 +167,12 @@ class ClientGone(NexusError):
     status = 499
     code = "client_gone"
     retry = False
+    close = True
+
+
+class ConnectionFault(NexusError):
+    """A fault of our own below the boundary; the connection is of no more use."""
+
     close = True
 
 

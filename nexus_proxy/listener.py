@@ -12,9 +12,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.answers import error_response, first_headers, new_request_id
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.errors import HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout
+from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
 
 WRITE_BUFFER_HIGH = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
 LINGER_S = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
@@ -68,6 +68,9 @@ class DoorProtocol(RequestHandler):
         # Trap: the original takes nothing more on an idle connection, and leaves it open.
         if not self._request_in_progress and not self._messages:
             self.force_close()
+        elif (request := self._current_request) is not None and not request.content.is_eof():
+            # Trap: from now on it drops what comes, so that who waits for the rest of a body waits for ever.
+            request.content.set_exception(ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000))
 
     def _head_is_late(self) -> None:
         self._head_timer = None
@@ -130,7 +133,7 @@ class DoorProtocol(RequestHandler):
         """Answer what the parser refused. Trap: the original writes the raw line into text/plain, and into the log."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; a second one cannot be written into it")
-        return error_response(_head_fault(status, exc), {"x-request-id": new_request_id()})
+        return error_response(_head_fault(status, exc), first_headers(new_request_id()))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say that something failed, without the request's bytes."""
@@ -140,16 +143,15 @@ class DoorProtocol(RequestHandler):
 
 def _head_fault(status: int, exc: BaseException | None) -> NexusError:
     if status != 400:
-        error = NexusError("Internal error.")
-        error.close = True  # type: ignore[misc]  # this one error, whatever its class says
-        return error
+        return ConnectionFault("Internal error.")
+    # That there are too many headers has no exception of its own.
     if isinstance(exc, LineTooLong) or (isinstance(exc, BadHttpMessage) and "Too many" in str(exc.message)):
         return HeadersTooLarge("A header line is too long, or there are too many.")
     return InvalidHttp("This is not an acceptable HTTP/1.1 request.")
 
 
 def _raw_response(error: NexusError) -> bytes:
-    response = error_response(error, {"x-request-id": new_request_id()})
+    response = error_response(error, first_headers(new_request_id()))
     body = response.body
     assert isinstance(body, bytes)
     head = f"HTTP/1.1 {error.status} {response.reason}\r\n"
@@ -172,7 +174,7 @@ class DoorRunner(web.AppRunner):
             app,
             access_log=None,  # trap: aiohttp logs every request line; the one line of ours says more, and no query
             auto_decompress=False,  # trap: an encoded body would be unpacked, to any size, before anybody looks at it
-            keepalive_timeout=timeouts.client_idle_s,
+            keepalive_timeout=timeouts.client_idle_s,  # trap: an hour
             lingering_time=LINGER_S,
             max_line_size=8190,
             max_field_size=8190,

@@ -27,6 +27,7 @@ _EVENT_CHARS_MAX = 1_000
 _FRAMES_MAX = 30
 _GATHER_S = 0.02  # lines are written together: to wake the thread for each costs more than to render it
 _LINES_AT_ONCE = 100
+_VALUE = re.compile(r"[\n<({\['\"=\d]")  # where a value may begin in a message that was filled in
 
 # Our own keys anywhere; others where a word begins, which after an escaped line end is not where a letter ends.
 _CREDENTIALS = rb"sk-ai-nexus-\w*|(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))sk-[\w-]{8,}|(?i:bearer)\s+[^\s\"\\]+"
@@ -110,7 +111,6 @@ def configure(fd: int, *, level: int = logging.INFO, secrets: Iterable[str] = ()
     logger = structlog.wrap_logger(
         _LineLogger(writer.put),
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _describe_exception,
@@ -152,21 +152,24 @@ def _nobody(_lines: int) -> None:
     pass
 
 
+def _text(value: Any) -> str:
+    return type(value).__name__ if isinstance(value, BaseException) else repr(value)
+
+
 def _dump(event: EventDict) -> bytes:
     try:
-        return orjson.dumps(event, default=repr)
+        return orjson.dumps(event, default=_text)
     except orjson.JSONEncodeError:  # a lone surrogate, an integer above 64 bits, a key that is no text
-        return json.dumps(event, default=repr, skipkeys=True).encode()
+        return json.dumps(event, default=_text, skipkeys=True).encode()
 
 
 def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Replace `exc_info` by the exception's type, its text and where it came from."""
+    """Replace `exc_info` by the exception's type and where it came from: its text may quote what a client sent."""
     given = event.pop("exc_info", None)
     if given:
         error = given if isinstance(given, BaseException) else _current(given)
         if error is not None:
             event["error"] = type(error).__name__
-            event["error_text"] = str(error)
             event["frames"] = _frames(error.__traceback__)
     return event
 
@@ -183,17 +186,19 @@ def _frames(trace: TracebackType | None) -> list[str]:
 
 
 class _ForeignHandler(logging.Handler):
-    """Takes what libraries log. aiohttp's messages quote what a client sent, its key included, so only their
-    templates are kept; and of no library's exception more than its type and its frames."""
+    """Takes what libraries log. What they put into a message may be what a client sent, its key included, so only the
+    template is kept, and where it stands; and of an exception its type and its frames."""
 
     def __init__(self, logger: FilteringBoundLogger) -> None:
         super().__init__()
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        details: dict[str, Any] = {"logger": record.name}
+        details: dict[str, Any] = {"logger": record.name, "where": f"{record.pathname}:{record.lineno}"}
         if record.exc_info and record.exc_info[1] is not None:
             details["error"] = type(record.exc_info[1]).__name__
             details["frames"] = _frames(record.exc_info[2])
-        quotes = record.name.partition(".")[0] == "aiohttp"
-        self._logger.log(record.levelno, str(record.msg) if quotes else record.getMessage(), **details)
+        template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        if not record.args:  # it may have been filled in before, as asyncio does it: keep the words before any value
+            template = _VALUE.split(template, maxsplit=1)[0].strip()
+        self._logger.log(record.levelno, template, **details)

@@ -113,16 +113,12 @@ class Metrics:
         model: str,
         provider: str,
         verdict: Verdict,
-        first_byte_s: float | None,
+        charged_nano: int,
+        overrun_nano: int,
         cost_currency: str,
-        overrun: bool,
-        late: bool,
-        upstream_code: str | None,
     ) -> None:
-        """Count what an exchange came to."""
+        """Count what the ledger made of a settlement."""
         series = self._of(model)
-        if first_byte_s is not None:
-            series.first_byte.observe(first_byte_s)
         usage = verdict.usage
         if usage is not None:
             counts = (usage.prompt, usage.cached, usage.cache_write, usage.completion, usage.reasoning)
@@ -131,18 +127,25 @@ class Metrics:
                     counter.inc(count)
             if usage.flagged:
                 self._usage_flagged.labels(provider).inc()
-        if verdict.charge_nano:
-            series.charge.inc(verdict.charge_nano / NANO)
+        if charged_nano:
+            series.charge.inc(charged_nano / NANO)
         if verdict.cost_nano:
             self._cost.labels(series.model, cost_currency).inc(verdict.cost_nano / NANO)
         if verdict.usage_source is UsageSource.ESTIMATED:
             self._usage_missing.labels(provider).inc()
         if verdict.end_state is EndState.CLIENT_GONE:
             self._drains.labels(verdict.usage_source.value).inc()
+        if overrun_nano:
+            self._overrun.inc()
+
+    def exchanged(
+        self, *, model: str, provider: str, first_byte_s: float | None, late: bool, upstream_code: str | None
+    ) -> None:
+        """Count an exchange that is over."""
+        if first_byte_s is not None:
+            self._of(model).first_byte.observe(first_byte_s)
         if upstream_code is not None:
             self._upstream_errors.labels(provider, upstream_code).inc()
-        if overrun:
-            self._overrun.inc()
         if late:
             self._settle_late.inc()
 

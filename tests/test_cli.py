@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+import pty
 import re
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,10 +23,11 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy.api.admin import Admin, listening
+from nexus_proxy.api.admin import Admin
 from nexus_proxy.api.admin_socket import socket_path
 from nexus_proxy.cli import reach
 from nexus_proxy.cli.main import run
+from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config, load
 from nexus_proxy.core import apikey
 from nexus_proxy.core.settlement import EndState, UsageSource
@@ -34,6 +38,7 @@ from nexus_proxy.ledger.protocol import CreateAccount, CreateKey, DeclarePlans, 
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
+from tests.rig.admins import listening
 
 TOML = """
 [plans.free]
@@ -96,7 +101,7 @@ def serving(config: Config) -> Iterator[Directory]:
             directory.put_account(account)
         for key in await reader.keys():
             directory.put_key(key)
-        admin = Admin(writer, reader, directory, config, lambda: time.time_ns() // 1_000_000)
+        admin = Admin(writer, reader, directory, config, now_ms)
         async with listening(admin, config.ledger_path):
             ready.set()
             await stop.wait()
@@ -131,7 +136,7 @@ def seed(config: Config) -> None:
     account_id, key_id = 5, 1
     for number in (1, 2):
         day_ms = (1 if number == 1 else 40) * 86_400_000
-        opened_ms = time.time_ns() // 1_000_000 - day_ms
+        opened_ms = now_ms() - day_ms
         names = (model.id, model.provider, model.upstream)
         hold = Hold(f"r{number}", account_id, key_id, *names, True, price.price.price_id, 10**6, 9, 9, opened_ms)
         usage = Usage(prompt=8, completion=3, cached=2, reasoning=1)
@@ -246,8 +251,7 @@ def test_usage(place: Directory | None, shell: Shell) -> None:
         (("key", "create", "seeded", "--expires", "2001-01-01"), "past"),
         (("key", "revoke", "999"), "999"),
         (("topup", "ghost", "1"), "ghost"),
-        (("topup", "seeded", "0"), "amount"),
-        (("topup", "seeded", "4000000000"), "amount"),
+        (("topup", "seeded", "4000000000"), "amount is too large for this ledger"),
     ],
 )
 def test_refusals_exit_1(place: Directory | None, shell: Shell, words: tuple[str, ...], named: str) -> None:
@@ -257,6 +261,10 @@ def test_refusals_exit_1(place: Directory | None, shell: Shell, words: tuple[str
 @pytest.mark.parametrize(
     "words",
     [
+        ("topup", "acme", "0"),
+        ("topup", "acme", "--", "-5"),
+        ("account", "create", "x", "--overdraft", "-1"),
+        ("account", "set", "acme", "--suspend", "--resume"),
         ("nonsense",),
         ("account", "create"),
         ("account", "set", "acme"),
@@ -278,6 +286,19 @@ def test_wrong_usage_exits_2(shell: Shell, config: Config, words: tuple[str, ...
     assert not config.ledger_path.exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("key", "revoke", "laptop"), "`nexus-proxy key list` shows it"),
+        (("topup", "acme", "99999999999999999999"), "too large"),
+        (("topup", "acme", "4700000000.5"), "too large"),
+        (("topup", "acme", "0.0000000001"), "more than 9 decimal places"),
+    ],
+)
+def test_wrong_usage_says_what_is_wanted(shell: Shell, words: tuple[str, ...], said: str) -> None:
+    assert said in shell(*words, code=2)
+
+
 def test_expiry_is_a_date_or_a_duration(shell: Shell) -> None:
     shell("account", "create", "acme")
     dated = shell.json("key", "create", "acme", "--expires", "2099-12-31T18:00+08:00")
@@ -286,11 +307,22 @@ def test_expiry_is_a_date_or_a_duration(shell: Shell) -> None:
     assert timedelta(days=29.9) < ahead - datetime.now(UTC) < timedelta(days=30.1)
 
 
+def test_f12_no_verb_of_an_admin_needs_a_secret(place: Directory | None, shell: Shell) -> None:
+    wanting = 'api_key_file = "secrets/nobody-may-read-it"\nca_file = "secrets/ca.pem"'
+    shell.config_path.write_text(TOML.replace('api_key_env = "LOCAL_KEY_THAT_IS_NOT_SET"', wanting))
+    assert shell.json("topup", "seeded", "1")["applied"]
+    for words in (("usage",), ("models",), ("ledger", "verify")):
+        shell.json(*words)
+    assert "api_key_file: cannot be read" in shell("config", "check", code=1)
+    assert "api_key_file: cannot be read" in shell("serve", code=1)
+
+
 # --- what cannot be reached ---------------------------------------------------------------------------------------
 
 
 def test_d14_lock_without_a_server_exits_3(shell: Shell, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "PATIENCE_S", 0.1)
+    shell("account", "create", "acme")
     lock = WriterLock(config.ledger_path)
     lock.take()
     said = shell("account", "list", code=3)
@@ -341,7 +373,9 @@ def test_d12_d13_ledgers_that_cannot_be_opened_exit_3(shell: Shell, config: Conf
 
 
 def test_verify_and_backup(place: Directory | None, shell: Shell, tmp_path: Path, config: Config) -> None:
-    assert shell.json("ledger", "verify") == {"file": str(config.ledger_path), "clean": True, "findings": []}
+    counts = {"entries": 3, "requests": 2}
+    assert shell.json("ledger", "verify") == {"file": str(config.ledger_path), "clean": True, **counts, "findings": []}
+    assert "everything agrees (3 entries, 2 requests)" in shell("ledger", "verify")
     target = tmp_path / "backup.db"
     assert shell.json("ledger", "backup", str(target))["backup"] == str(target)
     assert "everything agrees" in shell("ledger", "verify", str(target))
@@ -358,6 +392,11 @@ def test_verify_and_backup(place: Directory | None, shell: Shell, tmp_path: Path
 def test_no_ledger_is_not_made_by_looking(shell: Shell, config: Config, tmp_path: Path) -> None:
     assert "no ledger" in shell("ledger", "verify", code=3)
     assert "no ledger" in shell("ledger", "backup", str(tmp_path / "copy.db"), code=3)
+    verbs = (("account", "list"), ("account", "show", "a"), ("key", "list"), ("usage",), ("topup", "a", "1"))
+    for words in (*verbs, ("account", "set", "a", "--suspend"), ("key", "create", "a"), ("key", "revoke", "1")):
+        said = shell(*words, code=3)
+        assert f"there is no ledger at {config.ledger_path} (configuration: {shell.config_path})" in said
+    shell("models")
     assert not config.ledger_path.exists()
 
 
@@ -376,6 +415,51 @@ def test_config_check(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "plans.free.rpm" in said
     assert "plans.free.colour" in said
     assert "plans.free.rpm" in shell("account", "list", code=1)
+
+
+def test_config_check_tells_programs_the_mistakes(shell: Shell) -> None:
+    (found,) = shell.json("config", "check", code=1)["errors"]
+    assert found["path"] == "providers.local.api_key_env"
+    assert "LOCAL_KEY_THAT_IS_NOT_SET" in found["message"]
+    shell.config_path.write_text("[server\n")
+    (found,) = shell.json("config", "check", code=1)["errors"]
+    assert (found["path"], "line 1" in found["message"]) == ("", True)
+
+
+def on_a_terminal(columns: int, *words: str) -> list[str]:
+    """Run one verb on a terminal so wide, and return the lines that it shows, without colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    command = [sys.executable, "-m", "nexus_proxy", *words]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**environ, "TERM": "xterm"}) as program:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 65_536):
+                said += part
+    os.close(ours)
+    assert program.returncode == 0, said
+    return re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).replace("\r", "").splitlines()
+
+
+def test_models_on_a_terminal_break_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.toml"
+    path.write_text(
+        "".join(f'[providers.{n}]\napi_key_env = "K"\n' for n in ("deepseek", "qwen-intl", "moonshot-intl"))
+    )
+    models = load(path, {"K": "k"}).models
+    for columns in (80, 200):
+        lines = on_a_terminal(columns, "--config", str(path), "models")
+        table = [line for line in lines if not line.startswith("peak of ")]
+        assert max(map(len, table)) <= columns
+        assert {line.split()[0] for line in table[3:]} == set(models)
+        assert any(line.startswith("deepseek-v4 ") and "1.32/0.044/3.96" in line and "384K" in line for line in table)
+        assert any("deepseek-v4-pro" in line and line.startswith("deepseek-v4 ") for line in table) == (columns == 200)
+        assert "peak of deepseek: 09:00–12:00 and 14:00–18:00 (UTC+08:00)" in "".join(lines)
+    assert [line.split()[3] for line in lines if line.startswith("qwen3-max ")] == ["in≤32K", "in≤128K", "above"]
+    narrow = on_a_terminal(30, "--config", str(path), "models")
+    assert any(line.startswith("deepseek-v4-flash-vision-exp ") for line in narrow)
 
 
 def test_models(shell: Shell) -> None:
@@ -402,6 +486,38 @@ def test_configuration_is_found(
 def test_a_named_configuration_that_is_not_there_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--config", "/nowhere/nexus.toml", "models"]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_variable_that_names_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NEXUS_CONFIG", str(tmp_path / "gone.toml"))
+    assert run(["models"]) == 2
+    said = capsys.readouterr().err
+    assert "NEXUS_CONFIG names " in said
+    assert "--config'" not in said
+
+
+def test_without_a_configuration_the_new_ledger_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NEXUS_CONFIG", raising=False)
+    assert run(["account", "list"]) == 3
+    assert "no configuration file was found" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert run(["account", "create", "acme", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["account"] == "acme"
+    assert str(tmp_path / "nexus.db") in err
+    assert run(["account", "create", "other"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [[], ["account"], ["key"], ["config"], ["ledger"]])
+def test_no_summary_in_the_help_is_cut_short(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The configuration file: what it becomes, and how each mistake is named."""
 
+import dataclasses
 import re
 import tomllib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from nexus_proxy import config, config_file
 from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
 from nexus_proxy.core.pricing import Rates
-from nexus_proxy.errors import ConfigError
+from nexus_proxy.errors import ConfigError, ModelNotFound
 
 SHIPPED = Path(__file__).parent.parent / "config" / "nexus.toml"
 SECRET = "sk-canary-0123456789"
@@ -106,9 +107,40 @@ def test_a_key_that_the_shipped_file_lacks_is_found() -> None:
     }
 
 
-def test_the_files_defaults_are_those_of_the_types() -> None:
-    assert Timeouts(**config_file.Timeouts().model_dump()) == Timeouts()
-    assert Limits(**config_file.Limits().model_dump()) == Limits()
+@pytest.mark.parametrize(("shape", "become"), [(config_file.Timeouts, Timeouts), (config_file.Limits, Limits)])
+def test_timeouts_and_limits_have_the_same_keys_in_the_file(shape: type[pydantic.BaseModel], become: type[Any]) -> None:
+    assert list(shape.model_fields) == [field.name for field in dataclasses.fields(become)]
+
+
+def test_one_timeout_and_one_limit_leave_the_others() -> None:
+    found = read("[server]\ntimeouts.silence_s = 7\nlimits.drains = 0")
+    assert (found.server.timeouts, found.server.limits) == (Timeouts(silence_s=7.0), Limits(drains=0))
+
+
+def test_f12_without_secrets_none_is_looked_for(tmp_path: Path) -> None:
+    wanting = {
+        "mine": {**LOCAL, "api_key_env": "KEY"},
+        "theirs": {**LOCAL, "api_key_file": "no", "ca_file": "no.pem"},
+    }
+    document = {"providers": wanting, "models": {"m": {**MODEL, "provider": "theirs"}}}
+    found = resolve(document, tmp_path, {"KEY": SECRET}, secrets=False)
+    assert [provider.api_key for provider in found.providers.values()] == ["", ""]
+    assert list(found.models) == ["m"]
+    (tmp_path / "no").write_text(SECRET)
+    (tmp_path / "no.pem").write_text("")
+    assert resolve(document, tmp_path, {"KEY": SECRET}).providers["mine"].api_key == SECRET
+    with pytest.raises(ConfigError, match=r"providers\.deepseek: expected api_key_env or api_key_file"):
+        resolve({"providers": {"deepseek": {}}}, tmp_path, {}, secrets=False)
+
+
+def test_a_model_is_found_if_it_is_served_and_allowed() -> None:
+    found = resolve({"providers": {"local": LOCAL}, "models": {"org/my": MODEL}}, Path("/etc/nexus"), {})
+    for allowed in (None, frozenset({"org/my"})):
+        assert found.find_model(allowed, "org/my") is found.models["org/my"]
+    for allowed, model_id in ((None, "other"), (frozenset({"other"}), "other"), (frozenset[str](), "org/my")):
+        with pytest.raises(ModelNotFound) as caught:
+            found.find_model(allowed, model_id)
+        assert caught.value.param == "model"
 
 
 def test_the_example_of_an_own_provider() -> None:
@@ -236,7 +268,9 @@ def test_all_mistakes_are_told_at_once_and_none_twice() -> None:
         ({"ledger": {"url": "postgresql://h/d"}}, 'ledger.url: expected "sqlite:path"'),
         ({"ledger": {"url": "sqlite::memory:"}}, 'ledger.url: expected "sqlite:"'),
         ({"limiter": {"url": "redis://h"}}, "limiter.url: expected 'memory:'"),
-        ({"billing": {"currency": "usd"}}, "billing.currency: expected text that matches"),
+        ({"billing": {"currency": "usd"}}, "billing.currency: expected a currency's three capital"),
+        ({"billing": {"currency": "XXX"}}, "billing.currency: expected a currency's three capital"),
+        ({"billing": {"fx": {"XTS": "1"}}}, "billing.fx.XTS: expected a currency's three capital"),
         ({"billing": {"fx": {"CNY": 0.14}}}, "billing.fx.CNY: expected a decimal in quotes"),
         ({"billing": {"fx": {"CNY": "0"}}}, "billing.fx.CNY: expected a decimal above 0"),
         ({"billing": {"markup": "1e3"}}, "billing.markup: expected a decimal"),
@@ -262,14 +296,22 @@ def test_all_mistakes_are_told_at_once_and_none_twice() -> None:
         ({"providers": {"deepseek": {}}}, "providers.deepseek: expected api_key_env or api_key_file"),
         (
             {"providers": {"deepseek": {"api_key_env": "K", "api_key_file": "f"}}},
-            "providers.deepseek: expected either",
+            "providers.deepseek: give one of api_key_env and api_key_file, not both",
         ),
         ({"providers": {"deepseek": {"api_key_file": "no"}}}, "providers.deepseek.api_key_file: cannot be read"),
         (
             {"providers": {"deepseek": {"api_key_env": "K", "currency": "EUR"}}},
             "providers.deepseek.currency: expected one of CNY, USD",
         ),
-        ({"providers": {"mine": {}}}, "providers.mine.base_url: missing"),
+        ({"providers": {"mine": {"dialect": "openai"}}}, "providers.mine.base_url: missing"),
+        (
+            {"providers": {"mine": {}}},
+            "providers.mine: no such provider in the catalogue. A provider of your own needs",
+        ),
+        (
+            {"providers": {"deepsek": {}}},
+            "providers.deepsek: no such provider in the catalogue; did you mean deepseek?",
+        ),
         ({"providers": {"mine": {**LOCAL, "dialect": "x"}}}, "providers.mine.dialect: expected one of openai"),
         ({"providers": {"mine": {**LOCAL, "ca_file": "no.pem"}}}, "providers.mine.ca_file: no such file"),
         ({"providers": {"qwen-cn": {"api_key_env": "K"}}}, "billing.fx.CNY: missing"),
@@ -306,6 +348,22 @@ def test_a_mistake_is_named_by_its_path(document: dict[str, Any], line: str) -> 
 def test_a_mistake_in_a_model_is_named_by_its_path(change: dict[str, Any], line: str) -> None:
     entry = {key: value for key, value in {**MODEL, **change}.items() if value is not None}
     assert mistakes({"providers": {"local": LOCAL}, "models": {"m": entry}})[0].startswith(line)
+
+
+def test_a_wrong_key_of_a_model_hides_no_other_and_makes_none() -> None:
+    def of(**change: Any) -> list[str]:
+        return mistakes({"providers": {"local": LOCAL}, "models": {"m": {**MODEL, **change}}})
+
+    bare = {"input": 0.1, "output": "1"}
+    assert [line.split(":")[0] for line in of(price=bare, context=100)] == [
+        "models.m.max_output",
+        "models.m.price.input",
+    ]
+    assert [line.split(":")[0] for line in of(context="100")] == ["models.m.context"]
+    assert [line.split(":")[0] for line in of(max_output=0, default_output=9000)] == ["models.m.max_output"]
+    assert [line.split(":")[0] for line in of(provider=5)] == ["models.m.provider"]
+    assert of(colour=1) == ["models.m.colour: unknown key"]
+    assert mistakes({"models": {"m": 5}}) == ["models.m: expected a valid dictionary or instance of Model"]
 
 
 @pytest.mark.parametrize("secret", ["", "  ", "\n"])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,8 +35,7 @@ def log(tmp_path: Path) -> Iterator[tuple[Logger, Lines]]:
 
 def test_an_event_is_one_line_with_its_context(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
-    with structlog.contextvars.bound_contextvars(request_id="req-1"):
-        logger.bound.info("request", status=200, charge="0.10")
+    logger.bound.bind(request_id="req-1").info("request", status=200, charge="0.10")
     logger.bound.debug("not at this level")
     (line,) = lines()
     assert line.pop("timestamp").endswith("Z")
@@ -97,22 +95,34 @@ def test_f2_a_library_cannot_quote_what_a_client_sent(log: tuple[Logger, Lines])
         raise ValueError("400, message: bad header b'X-Api-Key: canary-header'")
     except ValueError:
         logging.getLogger("aiohttp.server").exception("Error handling request from %s", "canary-peer")
-    logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "<Task>", 0.2)
+    asyncio = logging.getLogger("asyncio")
+    asyncio.warning("Executing %s took %.3f seconds", "<Task canary>", 0.2)
+    asyncio.error("Task exception was never retrieved\nfuture: <Task exception=ValueError('canary')>")
+    asyncio.error("Exception in callback on_data(b'canary')")
+    asyncio.error(ValueError("canary"))
     del logger
-    first, second = lines()
-    assert "canary" not in json.dumps(first)
+    first, *others = lines()
+    assert "canary" not in json.dumps([first, *others])
     assert (first["event"], first["error"], first["level"]) == ("Error handling request from %s", "ValueError", "error")
-    assert second["event"] == "Executing <Task> took 0.200 seconds"
+    assert [line["event"] for line in others] == [
+        "Executing %s took %.3f seconds",
+        "Task exception was never retrieved",
+        "Exception in callback on_data",
+        "ValueError",
+    ]
+    assert all(__file__ in line["where"] for line in others)
 
 
 def test_an_exception_is_written_without_source_text_or_values(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
     try:
-        raise KeyError("what")
-    except KeyError:
+        raise KeyError("canary")
+    except KeyError as error:
         logger.bound.exception("fault")
-    (line,) = lines()
-    assert (line["error"], line["error_text"]) == ("KeyError", "'what'")
+        logger.bound.error("fault", exc_info=error, cause=error)
+    line, other = lines()
+    assert "canary" not in json.dumps([line, other])
+    assert (line["error"], other["error"], other["cause"]) == ("KeyError", "KeyError", "KeyError")
     assert line["frames"][-1].endswith("test_an_exception_is_written_without_source_text_or_values")
 
 

@@ -5,19 +5,15 @@ the Unix socket of a running server and a command line that opened the ledger it
 directory before the verb answers, so that it holds from the very next request on.
 """
 
-import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 from aiohttp import web
 from pydantic import ConfigDict, ValidationError, validate_call
 
-from nexus_proxy.api.admin_socket import AdminSocket
 from nexus_proxy.api.admin_values import (
-    INTERNAL_ACCOUNTS,
     check_account,
     check_text,
     read_amount,
@@ -28,7 +24,7 @@ from nexus_proxy.api.admin_values import (
 from nexus_proxy.config import Config
 from nexus_proxy.core import apikey
 from nexus_proxy.core.money import format_nano
-from nexus_proxy.errors import LedgerUnavailable, Refused
+from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
 from nexus_proxy.ledger.protocol import (
     AccountRow,
     CreateAccount,
@@ -46,6 +42,7 @@ from nexus_proxy.ledger.protocol import (
 )
 
 RPM_MAX: Final = 1_000_000
+ARGUMENTS_BYTES_MAX: Final = 64 * 1024  # a list of models is the longest that a verb takes
 
 _ROW = TypeVar("_ROW", AccountRow, KeyRow, ToppedUp)
 
@@ -109,7 +106,7 @@ class Admin:
 
     async def account_list(self) -> list[dict[str, Any]]:
         """Return every account, by name."""
-        return [self._shown(row) for row in sorted(await self._accounts(), key=lambda row: row.name)]
+        return [self._shown(row) for row in sorted(await self._reader.accounts(), key=lambda row: row.name)]
 
     async def account_show(self, account: str) -> dict[str, Any]:
         """Return one account and its keys."""
@@ -214,11 +211,8 @@ class Admin:
     def _shown(self, row: AccountRow) -> dict[str, Any]:
         return shown_account(row, self._config)
 
-    async def _accounts(self) -> list[AccountRow]:
-        return [row for row in await self._reader.accounts() if row.name not in INTERNAL_ACCOUNTS]
-
     async def _find(self, account: str) -> AccountRow:
-        for row in await self._accounts():
+        for row in await self._reader.accounts():
             if row.name == account:
                 return row
         raise Refused(f"no account {account!r}")
@@ -232,7 +226,7 @@ class Admin:
 def application(admin: Admin) -> web.Application:
     """Serve `POST /{verb}`: a JSON object of arguments in, the verb's value out, `{"error": text}` if it did not work.
 
-    409 refused · 400 wrong arguments · 404 no such verb · 503 the ledger cannot commit. For the Unix socket only.
+    409 refused · 400 wrong arguments · 404 no such verb · 503 the ledger cannot do it. For the Unix socket only.
     """
     # strict: a JSON true is no number, and a number no text
     checked = {name: validate_call(config=ConfigDict(strict=True))(verb) for name, verb in admin.verbs().items()}
@@ -254,25 +248,16 @@ def application(admin: Admin) -> web.Application:
             return _answer(400, {"error": f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"})
         except Refused as error:
             return _answer(409, {"error": str(error)})
+        except LedgerError as error:
+            return _answer(503, {"error": str(error)})
         except LedgerUnavailable as error:
             return _answer(
                 503, {"error": f"{error.message} It may have been done all the same: look before asking again."}
             )
 
-    app = web.Application(client_max_size=1 << 20)
+    app = web.Application(client_max_size=ARGUMENTS_BYTES_MAX)
     app.router.add_post("/{verb}", handle)
     return app
-
-
-@contextlib.asynccontextmanager
-async def listening(admin: Admin, ledger: Path) -> AsyncIterator[None]:
-    """Serve the admin's verbs on the socket beside the ledger for as long as the block runs. LedgerError."""
-    server = AdminSocket(application(admin), ledger)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.stop()
 
 
 def _answer(status: int, value: object) -> web.Response:

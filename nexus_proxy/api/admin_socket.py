@@ -17,7 +17,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import LedgerError, Refused
+from nexus_proxy.listener import DoorRunner
 
 ADDRESS_BYTES_MAX: Final = 107
 
@@ -48,7 +50,9 @@ class AdminSocket:
     """The server's end. Whoever starts it holds the ledger's lock, so a socket file that is there is a dead one."""
 
     def __init__(self, app: web.Application, ledger: Path) -> None:
-        self._runner = web.AppRunner(app, access_log=None)
+        # Trap: aiohttp's own runner logs every line, unpacks bodies to any size, waits for a head without end, keeps an
+        # idle connection for an hour, and echoes what it cannot parse. One owner's socket needs no other times.
+        self._runner = DoorRunner(app, Timeouts(), Limits())
         self._path = socket_path(ledger)
         self._server: asyncio.Server | None = None
 

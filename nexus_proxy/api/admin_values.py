@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nexus_proxy.config import Config
-from nexus_proxy.core.money import AMOUNT_NANO_MAX, format_nano, parse_nano
+from nexus_proxy.core.money import format_nano, parse_nano
 from nexus_proxy.core.plan import plan_of
 from nexus_proxy.errors import Refused
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow
+from nexus_proxy.ledger.schema import INTERNAL
 
-INTERNAL_ACCOUNTS: Final = frozenset({"funding", "revenue", "overrun", "adjustments"})
-
+_HUGE: Final = re.compile(r"\d{10,}(\.\d{1,9})?", re.ASCII)  # that parse_nano refuses
 _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)
 
 
@@ -23,7 +23,7 @@ def check_account(name: str) -> None:
     """Refuse what is no name, and the ledger's own accounts."""
     if _NAME.fullmatch(name) is None:
         raise Refused(f"account: expected 1 to 64 of A-Z a-z 0-9 . _ @ -, not {name!r}")
-    if name.lower() in INTERNAL_ACCOUNTS:
+    if name.lower() in INTERNAL.values():
         raise Refused(f"account: {name!r} is the ledger's own")
 
 
@@ -33,15 +33,25 @@ def check_text(what: str, text: str, length_max: int) -> None:
         raise Refused(f"{what}: expected at most {length_max} printable characters")
 
 
-def read_amount(what: str, text: str, *, least: int) -> int:
-    """Return an amount in nano-units; `least` is 0 or 1 of them."""
+def amount_nano(text: str, *, least: int) -> int:
+    """Return an amount in nano-units; `least` is 0 or 1 of them. ValueError."""
     try:
         nano = parse_nano(text)
+    except ValueError:
+        if _HUGE.fullmatch(text) is None:
+            raise
+        raise ValueError("too large: expected less than 4 billion") from None
+    if nano < least:
+        raise ValueError(f"expected {'more than 0' if least else '0 or more'}, not {text}")
+    return nano
+
+
+def read_amount(what: str, text: str, *, least: int) -> int:
+    """Return an amount in nano-units; `least` is 0 or 1 of them. Refused."""
+    try:
+        return amount_nano(text, least=least)
     except ValueError as error:
         raise Refused(f"{what}: {error}") from None
-    if not least <= nano <= AMOUNT_NANO_MAX:
-        raise Refused(f"{what}: expected {'more than 0' if least else '0 or more'} and less than 4 billion, not {text}")
-    return nano
 
 
 def read_instant_ms(what: str, text: str) -> int:

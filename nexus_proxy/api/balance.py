@@ -7,14 +7,16 @@ from aiohttp import web
 
 from nexus_proxy.appkeys import CONFIG, KEY, READER
 from nexus_proxy.core.money import format_nano
-from nexus_proxy.errors import InvalidKey
+from nexus_proxy.errors import LedgerError, LedgerUnavailable
 
 
 async def balance(request: web.Request) -> web.Response:
     """Return the balance, what was spent in all, what open requests hold, and when the last entry was."""
-    row = await request.app[READER].account(request[KEY].account.account_id)
-    if row is None:
-        raise InvalidKey("Incorrect API key provided.")
+    try:
+        row = await request.app[READER].account(request[KEY].account.account_id)
+    except LedgerError:
+        raise LedgerUnavailable("The ledger cannot be read at the moment.", retry_after_ns=1_000_000_000) from None
+    assert row is not None, "an account is never removed"
     changed_ms = row.last_entry_ms if row.last_entry_ms is not None else row.created_ms
     changed = datetime.datetime.fromtimestamp(changed_ms // 1000, datetime.UTC)
     return web.Response(

@@ -7,7 +7,6 @@ from aiohttp import web
 
 from nexus_proxy.appkeys import CONFIG, KEY
 from nexus_proxy.core.model import Model
-from nexus_proxy.errors import ModelNotFound
 
 
 async def list_models(request: web.Request) -> web.Response:
@@ -20,11 +19,7 @@ async def list_models(request: web.Request) -> web.Response:
 
 async def retrieve_model(request: web.Request) -> web.Response:
     """Return one model. ModelNotFound."""
-    allowed = request[KEY].models
-    model = request.app[CONFIG].models.get(request.match_info["id"])
-    if model is None or (allowed is not None and model.id not in allowed):
-        raise ModelNotFound("No such model, or this key may not use it. GET /v1/models lists them.", param="model")
-    return _json(_describe(model))
+    return _json(_describe(request.app[CONFIG].find_model(request[KEY].models, request.match_info["id"])))
 
 
 def _describe(model: Model) -> dict[str, Any]:

@@ -1,17 +1,19 @@
-"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else."""
+"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. To be run by `listener.DoorRunner`."""
 
 import asyncio
 
 from aiohttp import web
 
 from nexus_proxy.appkeys import LEDGER, METRICS, READER, READINESS
+from nexus_proxy.errors import LedgerError, LedgerUnavailable
 
 READY_S = 1.0
+BODY_BYTES_MAX = 1024  # no path takes a body; aiohttp's default would take 1 MiB of one
 
 
 def application() -> web.Application:
     """Return the routes; the keys METRICS, LEDGER, READER and READINESS must be set on it."""
-    app = web.Application()
+    app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
     app.router.add_get("/readyz", _readyz)
@@ -41,6 +43,6 @@ async def _unready(app: web.Application) -> str | None:
     try:
         async with asyncio.timeout(READY_S):
             await app[READER].ping()
-    except (TimeoutError, OSError) as error:
+    except (LedgerError, LedgerUnavailable, TimeoutError, OSError) as error:
         return f"the ledger cannot be read ({type(error).__name__})"
     return None

@@ -7,11 +7,12 @@ answered again, so its connection is closed instead.
 import asyncio
 
 from aiohttp import web
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.typedefs import Handler
 
-from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.answers import error_response, first_headers, new_request_id
 from nexus_proxy.appkeys import CALL, HEADERS, LOGGER, READINESS, REQUEST_ID, STARTED
-from nexus_proxy.errors import InvalidHttp, NexusError, NotFound, ShuttingDown
+from nexus_proxy.errors import ClientGone, InvalidHttp, MethodNotAllowed, NexusError, NotFound, ShuttingDown
 from nexus_proxy.record import record_refused
 
 
@@ -19,12 +20,15 @@ from nexus_proxy.record import record_refused
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer every request, whatever happens below."""
     request_id = new_request_id()
-    headers = {"x-request-id": request_id}
+    headers = first_headers(request_id)
+    app = request.app
     request[REQUEST_ID] = request_id
     request[STARTED] = asyncio.get_running_loop().time()
     request[HEADERS] = headers
     try:
-        if request.app[READINESS].shutting_down:
+        if request.version not in (HttpVersion10, HttpVersion11):
+            raise InvalidHttp("This server speaks HTTP/1.1.")  # trap: aiohttp takes any version, and answers in it
+        if app[READINESS].shutting_down:
             raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
         response = await handler(request)
     except NexusError as error:
@@ -32,13 +36,18 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         record_refused(request, error.status, error.code)
     except web.HTTPException as error:
         # aiohttp's own: for a target that is no path (`*`, or of CONNECT) it finds not even our route for the unknown.
-        refusal = NotFound("No such path.") if error.status == 404 else InvalidHttp("The request cannot be served.")
+        refusal: NexusError = InvalidHttp("The request cannot be served.")
+        if request.method == "CONNECT":
+            refusal = MethodNotAllowed("This is no proxy for connections.", allow="GET, POST")
+        elif error.status == 404:
+            refusal = NotFound("No such path.")
         response = _answer(request, refusal)
         record_refused(request, refusal.status, refusal.code)
-    except ConnectionError:
-        raise  # the client has gone; there is nobody to answer
+    except ConnectionError:  # the client has gone; there is nobody to answer
+        record_refused(request, ClientGone.status, ClientGone.code)
+        raise
     except Exception as fault:  # noqa: BLE001 - the one place, see the strategy
-        request.app[LOGGER].error("fault", request_id=request_id, fault=type(fault).__name__, where=_where(fault))
+        app[LOGGER].error("fault", request_id=request_id, fault=type(fault).__name__, where=_where(fault))
         response = _answer(request, NexusError("Internal error. The operator can find it by the x-request-id."))
         record_refused(request, 500, NexusError.code)
     else:

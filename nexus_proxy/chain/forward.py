@@ -19,7 +19,8 @@ from nexus_proxy.upstream.exchange import Exchange, Opening
 async def forward(request: web.Request) -> web.StreamResponse:
     """Start the exchange and relay its answer. Raises what the exchange's opening ended with."""
     call = request[CALL]
-    config = request.app[CONFIG]
+    app = request.app
+    config = app[CONFIG]
     exchange = Exchange(
         call.upstream,
         call.model,
@@ -27,14 +28,14 @@ async def forward(request: web.Request) -> web.StreamResponse:
         call.reservation,
         timeouts=config.server.timeouts,
         limits=config.server.limits,
-        drains=request.app[DRAINS],
+        drains=app[DRAINS],
     )
     protocol = request.protocol
     assert isinstance(protocol, DoorProtocol)
     protocol.watcher = exchange
     if request.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
-    request.app[SUPERVISOR].start(exchange, _conduct(request, exchange))
+    app[SUPERVISOR].start(exchange, _conduct(request, exchange))
     call.taken = True
     try:
         opening = await exchange.opening
@@ -64,7 +65,9 @@ def _whole(request: web.Request, opening: Opening) -> web.Response:
     if opening.content_encoding is not None:
         response.headers["Content-Encoding"] = opening.content_encoding
     if opening.verdict is not None:
-        response.headers["x-nexus-charge"] = format_nano(opening.verdict.charge_nano)
+        settled = request[CALL].reservation.settled
+        charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
+        response.headers["x-nexus-charge"] = format_nano(charged_nano)
         response.headers["x-nexus-currency"] = request.app[CONFIG].currency
     return response
 
@@ -107,6 +110,9 @@ class _Relay(web.StreamResponse):
         self._finish()
 
     def cut(self) -> None:
+        transport = self._request.transport
+        if not self._framed and transport is not None:
+            transport.abort()  # in HTTP/1.0 a body ends with its connection: only a reset tells that it was cut
         self._request.protocol.force_close()  # what is written goes out; the last chunk never does
         self._finish()
 

@@ -5,9 +5,10 @@ does not take it, for whatever reason, the hold is voided here.
 """
 
 import asyncio
-import time
+import functools
 
 from aiohttp import ClientPayloadError, hdrs, web
+from aiohttp.http import HttpVersion11
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 
@@ -19,34 +20,38 @@ from nexus_proxy.appkeys import (
     KEY,
     LEDGER,
     MODEL,
+    READINESS,
     REQUEST_ID,
     STARTED,
     UPSTREAMS,
     Call,
 )
+from nexus_proxy.clock import now_ms
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.places import Places
 from nexus_proxy.core.pricing import bound_nano
-from nexus_proxy.core.requests import ChatRequest, Outgoing, parse_chat, prepare
+from nexus_proxy.core.requests import Outgoing, parse_chat, prepare
 from nexus_proxy.core.settlement import Ending, EndState
 from nexus_proxy.errors import (
+    SUSPENDED,
     AccountSuspended,
     BalanceHeld,
     ClientGone,
     InsufficientBalance,
     InvalidHttp,
-    ModelNotFound,
     Overloaded,
     RequestTimeout,
     RequestTooLarge,
+    ShuttingDown,
     UnsupportedMediaType,
 )
 from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.ledger.reservation import Reservation
+from nexus_proxy.record import record_settlement
 
-OFF_LOOP_BYTES = 256 * 1024  # a larger body is parsed in a thread
+OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop
 
 
 @web.middleware
@@ -59,6 +64,9 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
         size = _check_head(request)
         taken = _take(bodies, size)
         raw = await _read_body(request, size)
+        bodies.leave(taken - len(raw))  # a chunked body was taken for the largest that it could be
+        taken = len(raw)
+        _check_open(request)
         if len(raw) < OFF_LOOP_BYTES:
             model, outgoing = _understand(request, raw)
         else:
@@ -76,12 +84,21 @@ def _check_head(request: web.Request) -> int:
     length = request.content_length
     if length is not None and length > most:
         raise RequestTooLarge(f"The body is larger than {most} bytes.")
-    if request.content_type != "application/json":
+    headers = request.headers
+    if headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
+        raise InvalidHttp("The only transfer coding is 'chunked'.")
+    # Trap: `request.content_type` is the parser of e-mail headers, which a long value keeps busy for half a second.
+    if headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
     # Trap: with its own decompression aiohttp answers a bad coding with 500, and a good one unpacks without a limit.
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+    if any(coding.strip().lower() != "identity" for coding in headers.getall(hdrs.CONTENT_ENCODING, ())):
         raise UnsupportedMediaType("An encoded body is not accepted.")
     return most if length is None else length
+
+
+def _check_open(request: web.Request) -> None:
+    if request.app[READINESS].shutting_down:
+        raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
 
 
 def _take(bodies: Places, size: int) -> int:
@@ -93,12 +110,16 @@ def _take(bodies: Places, size: int) -> int:
 async def _read_body(request: web.Request, most: int) -> bytes:
     """Read the body. RequestTooLarge at the limit, RequestTimeout, ClientGone, InvalidHttp."""
     # Trap: aiohttp says `100 Continue` before any middleware has seen the request; here the key and the size are known.
-    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+    expects = request.version >= HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    if expects and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     content = request.content
     try:
         if content.is_eof():
-            return await content.read()
+            raw = await content.read()
+            if len(raw) > most:
+                raise RequestTooLarge(f"The body is larger than {most} bytes.")
+            return raw
         pieces, size = [], 0
         async with asyncio.timeout(request.app[CONFIG].server.timeouts.client_body_s):
             while piece := await content.readany():
@@ -117,16 +138,8 @@ async def _read_body(request: web.Request, most: int) -> bytes:
 
 def _understand(request: web.Request, raw: bytes) -> tuple[Model, Outgoing]:
     chat = parse_chat(raw)
-    model = _find_model(request, chat)
+    model = request.app[CONFIG].find_model(request[KEY].models, chat.model)
     return model, prepare(chat, model)
-
-
-def _find_model(request: web.Request, chat: ChatRequest) -> Model:
-    key = request[KEY]
-    model = request.app[CONFIG].models.get(chat.model)
-    if model is None or (key.models is not None and chat.model not in key.models):
-        raise ModelNotFound("No such model, or this key may not use it. GET /v1/models lists them.", param="model")
-    return model
 
 
 async def _hold_and_lend(
@@ -138,6 +151,7 @@ async def _hold_and_lend(
     try:
         reservation = await _hold(request, model, outgoing)
         request[CALL] = call = Call(model, outgoing, upstream, reservation)
+        _check_open(request)  # whoever waited in the ledger while the server began to end is sent elsewhere
         return await handler(request)
     finally:
         if call is None:
@@ -154,7 +168,7 @@ _NOTHING_HAPPENED = Ending(
 
 async def _hold(request: web.Request, model: Model, outgoing: Outgoing) -> Reservation:
     key: Key = request[KEY]
-    opened_ms = time.time_ns() // 1_000_000
+    opened_ms = now_ms()
     price = model.tariff.price_at(opened_ms)
     hold = Hold(
         request_id=request[REQUEST_ID],
@@ -170,20 +184,17 @@ async def _hold(request: web.Request, model: Model, outgoing: Outgoing) -> Reser
         output_bound=outgoing.output_bound,
         opened_ms=opened_ms,
     )
-    config = request.app[CONFIG]
-    match await request.app[LEDGER].hold(hold):
+    app = request.app
+    config, ledger = app[CONFIG], app[LEDGER]
+    match await ledger.hold(hold):
         case Held():
-            return Reservation(
-                request.app[LEDGER],
-                hold,
-                price,
-                opened=request[STARTED],
-                commit_s=config.server.timeouts.commit_s,
-            )
+            commit_s = config.server.timeouts.commit_s
+            on_settled = functools.partial(record_settlement, app)
+            return Reservation(ledger, hold, price, opened=request[STARTED], commit_s=commit_s, on_settled=on_settled)
         case Short() as short:
             raise _short(short, config.currency)
         case Suspended():
-            raise AccountSuspended("This account is suspended. Contact the operator.")
+            raise AccountSuspended(SUSPENDED)
 
 
 def _short(short: Short, currency: str) -> InsufficientBalance | BalanceHeld:

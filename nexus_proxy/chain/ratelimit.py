@@ -12,30 +12,32 @@ from aiohttp.typedefs import Handler
 from nexus_proxy.appkeys import COMPLETIONS, CONFIG, HEADERS, KEY, LIMITER, METRICS
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.plan import plan_of
-from nexus_proxy.errors import RateLimited
+from nexus_proxy.errors import SUSPENDED, AccountSuspended, RateLimited
 from nexus_proxy.limiter.protocol import Limit, Refused, Standing
 
 
 @web.middleware
 async def ratelimit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request against its limits, or refuse it. RateLimited."""
+    """Count the request against its limits, or refuse it. AccountSuspended, RateLimited."""
     key = request.get(KEY)
     if key is None:
         return await handler(request)
-    account = key.account
-    plan = plan_of(request.app[CONFIG].plans, account.plan, account.paid_nano, account.spent_nano)
+    app, account = request.app, key.account
+    plan = plan_of(app[CONFIG].plans, account.plan, account.paid_nano, account.spent_nano)
     limits = [Limit(f"account:{account.account_id}", plan.rpm)]
     if key.rpm is not None:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))
-    limiter, now_ns = request.app[LIMITER], time.monotonic_ns()
+    limiter, now_ns = app[LIMITER], time.monotonic_ns()
     headers = request[HEADERS]
-    if request.match_info.route.name != COMPLETIONS:
+    if account.suspended or request.match_info.route.name != COMPLETIONS:
         _write(headers, await limiter.look(limits, now_ns))
+        if account.suspended:
+            raise AccountSuspended(SUSPENDED)
         return await handler(request)
     verdict = await limiter.admit(limits, now_ns)
     _write(headers, verdict.standing)
     if isinstance(verdict, Refused):
-        request.app[METRICS].rate_limited()
+        app[METRICS].rate_limited()
         raise RateLimited(
             f"Rate limit of {verdict.standing.limit} requests per minute reached.",
             retry_after_ns=verdict.retry_after_ns,

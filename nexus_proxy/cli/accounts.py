@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from nexus_proxy.cli.arguments import Amount, Instant, Names, json_option
+from nexus_proxy.cli.arguments import Amount, Instant, KeyId, Names, json_option
 from nexus_proxy.cli.printing import print_json, print_record, print_table
 from nexus_proxy.cli.reach import ask
 from nexus_proxy.cli.settings import Settings
@@ -37,6 +37,9 @@ _KEYS = {
 }
 
 
+_EXPIRES = "When it ends: 2030-12-31 (as that day begins in UTC), 2030-12-31T18:00Z, or 30d from now."
+
+
 @click.group()
 def account() -> None:
     """Who pays: create, change and show accounts."""
@@ -53,20 +56,29 @@ def account_create(settings: Settings, name: str, plan: str | None, overdraft: s
 
     A name is 1 to 64 of A-Z a-z 0-9 . _ @ -
     """
-    _show_account(ask(settings, "account_create", {"account": name, "plan": plan, "overdraft": overdraft}), as_json)
+    without = settings.path is None and settings.config_without_secrets().ledger_path
+    made = without if without and not without.exists() else None
+    record = ask(settings, "account_create", {"account": name, "plan": plan, "overdraft": overdraft})
+    if made is not None:
+        click.echo(f"nexus-proxy: note: no configuration file was found; a new ledger was made: {made}", err=True)
+    _show_account(record, as_json)
 
 
 @account.command("set")
 @click.argument("name")
 @click.option("--plan", help="Assign a plan by hand; '' goes back to the ladder.")
 @click.option("--overdraft", type=Amount(), help="How far below zero the balance may go.")
-@click.option("--suspend/--resume", "suspended", default=None, help="Refuse its requests, or take them again.")
+@click.option("--suspend", is_flag=True, help="Refuse its requests.")
+@click.option("--resume", is_flag=True, help="Take its requests again.")
 @json_option
 @click.pass_obj
 def account_set(
-    settings: Settings, name: str, plan: str | None, overdraft: str | None, suspended: bool | None, as_json: bool
+    settings: Settings, name: str, plan: str | None, overdraft: str | None, suspend: bool, resume: bool, as_json: bool
 ) -> None:
     """Change the account NAME."""
+    if suspend and resume:
+        raise click.UsageError("give --suspend or --resume, not both")
+    suspended = suspend if suspend or resume else None
     if plan is None and overdraft is None and suspended is None:
         raise click.UsageError("nothing to change: give --plan, --overdraft, --suspend or --resume")
     arguments = {"account": name, "plan": plan, "overdraft": overdraft, "suspended": suspended}
@@ -108,7 +120,7 @@ def key() -> None:
 @click.option("--name", default="", help="What it is for, to tell keys apart.")
 @click.option("--models", type=Names(), help="The only models that it may use; without it, all.")
 @click.option("--rpm", type=click.IntRange(1, 1_000_000), help="A limit of its own, beside the account's.")
-@click.option("--expires", type=Instant(ahead=True), help="When it ends: 2030-12-31, 2030-12-31T18:00Z or 30d.")
+@click.option("--expires", type=Instant(ahead=True), help=_EXPIRES)
 @json_option
 @click.pass_obj
 def key_create(
@@ -137,7 +149,10 @@ def key_create(
 @json_option
 @click.pass_obj
 def key_list(settings: Settings, account_name: str | None, as_json: bool) -> None:
-    """Show the keys of ACCOUNT, or all keys, by their last four characters."""
+    """Show the keys of ACCOUNT, or all keys.
+
+    A key itself is not stored: its last four characters tell it.
+    """
     rows = ask(settings, "key_list", {"account": account_name})
     if as_json:
         print_json(rows)
@@ -146,11 +161,14 @@ def key_list(settings: Settings, account_name: str | None, as_json: bool) -> Non
 
 
 @key.command("revoke")
-@click.argument("key_id", metavar="ID", type=click.IntRange(min=1))
+@click.argument("key_id", metavar="ID", type=KeyId())
 @json_option
 @click.pass_obj
 def key_revoke(settings: Settings, key_id: int, as_json: bool) -> None:
-    """End the key ID (see `key list`), from its next request on."""
+    """End the key ID, from its next request on.
+
+    `nexus-proxy key list` shows the ids.
+    """
     record = ask(settings, "key_revoke", {"key_id": key_id})
     if as_json:
         print_json(record)
@@ -160,7 +178,7 @@ def key_revoke(settings: Settings, key_id: int, as_json: bool) -> None:
 
 @click.command()
 @click.argument("account_name", metavar="ACCOUNT")
-@click.argument("amount", type=Amount())
+@click.argument("amount", type=Amount(above_zero=True))
 @click.option("--external-id", help="The payment's own id: the same id is applied once, however often it is sent.")
 @click.option("--note", default="", help="Why, for the ledger.")
 @json_option
@@ -168,7 +186,10 @@ def key_revoke(settings: Settings, key_id: int, as_json: bool) -> None:
 def topup(
     settings: Settings, account_name: str, amount: str, external_id: str | None, note: str, as_json: bool
 ) -> None:
-    """Pay AMOUNT into ACCOUNT, an exact decimal in the deployment's currency."""
+    """Pay AMOUNT into ACCOUNT.
+
+    AMOUNT is an exact decimal above 0 in the deployment's currency.
+    """
     arguments = {"account": account_name, "amount": amount, "external_id": external_id, "note": note}
     record = ask(settings, "topup", arguments)
     if as_json:

@@ -11,24 +11,40 @@ from typing import Any
 
 import click
 
-from nexus_proxy.core.money import parse_nano
+from nexus_proxy.api.admin_values import amount_nano
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Amount(click.ParamType[str]):
-    """An exact decimal; stays a text."""
+    """An exact decimal of at least 0, or with `above_zero` of more; stays a text."""
 
     name = "amount"
+
+    def __init__(self, *, above_zero: bool = False) -> None:
+        self._least = int(above_zero)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Check the shape."""
         try:
-            parse_nano(str(value))
+            amount_nano(str(value), least=self._least)
         except ValueError as error:
             self.fail(str(error), param, ctx)
         return str(value)
+
+
+class KeyId(click.ParamType[int]):
+    """The number of a key."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number; a key's name is none, for several keys may share one."""
+        text = str(value)
+        if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 18 and int(text)):
+            self.fail(f"expected the id of a key, a number, not {text!r}; `nexus-proxy key list` shows it", param, ctx)
+        return int(text)
 
 
 class Instant(click.ParamType[str]):

@@ -4,11 +4,14 @@ Strategy: a verb does its work or raises; here alone an exception becomes a line
 0 done, 1 refused or found wrong, 2 wrong usage, 3 the server or the ledger cannot be reached, 130 interrupted.
 """
 
+import io
 import sqlite3
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from nexus_proxy.cli.accounts import account, key, topup
 from nexus_proxy.cli.operate import config, demo, ledger, serve
@@ -24,7 +27,7 @@ _UNREACHABLE = (LedgerError, LedgerUnavailable, StoreBusy, StoreBroken, sqlite3.
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     envvar="NEXUS_CONFIG",
     metavar="FILE",
     help="The configuration. Without it: $NEXUS_CONFIG, else ./config/nexus.toml, else ./nexus.toml, else defaults.",
@@ -38,7 +41,8 @@ def cli(context: click.Context, config_path: Path | None) -> None:
 
     Exit code: 0 done, 1 refused or found wrong, 2 wrong usage, 3 the server or the ledger cannot be reached.
     """
-    context.obj = Settings.found(config_path)
+    by_variable = context.get_parameter_source("config_path") is ParameterSource.ENVIRONMENT
+    context.obj = Settings.found(config_path, "NEXUS_CONFIG" if by_variable else "--config")
 
 
 for command in (serve, demo, account, key, topup, usage, models, config, ledger):
@@ -47,6 +51,9 @@ for command in (serve, demo, account, key, topup, usage, models, config, ledger)
 
 def run(arguments: Sequence[str]) -> int:
     """Run one verb and return the exit code. What the world does wrong is a line on stderr, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a poor terminal gets question marks, never a traceback
     try:
         code = cli.main(args=list(arguments), prog_name="nexus-proxy", standalone_mode=False)
     except click.ClickException as error:

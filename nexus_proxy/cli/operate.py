@@ -1,19 +1,26 @@
 """The verbs of whoever runs the place: serve, demo, config check, ledger verify and backup."""
 
+import contextlib
 from pathlib import Path
 
 import click
 
 from nexus_proxy.cli.arguments import json_option
 from nexus_proxy.cli.printing import console, print_json, print_record, print_table
+from nexus_proxy.cli.reach import existing_ledger
 from nexus_proxy.cli.settings import Settings
+from nexus_proxy.config import WrongConfig
 from nexus_proxy.errors import LedgerError, Refused
+from nexus_proxy.ledger.readonly import connect
 
 
 @click.command()
 @click.pass_obj
 def serve(settings: Settings) -> int:
-    """Serve until SIGTERM or Ctrl-C; streams that are open then may finish."""
+    """Serve until SIGTERM or Ctrl-C.
+
+    Streams that are open then may finish.
+    """
     from nexus_proxy.app import run  # the other verbs need not wait for the server's modules
 
     return run(settings.config())
@@ -22,7 +29,10 @@ def serve(settings: Settings) -> int:
 @click.command()
 @click.option("--once", is_flag=True, help="End after the showing; exit code 0 only if everything agrees.")
 def demo(once: bool) -> int:
-    """See it work: a built-in provider, the door before it, one streamed request, what it cost."""
+    """See it work, with a built-in provider.
+
+    The door before it, one streamed request, and what it cost.
+    """
     from nexus_proxy.demo.show import run
 
     return run(console(), once=once)
@@ -36,9 +46,18 @@ def config() -> None:
 @config.command("check")
 @json_option
 @click.pass_obj
-def config_check(settings: Settings, as_json: bool) -> None:
-    """Read everything as `serve` would, secrets included, and name every mistake."""
-    found = settings.config()
+def config_check(settings: Settings, as_json: bool) -> int:
+    """Name every mistake in the configuration.
+
+    It is read as `serve` would, secrets included.
+    """
+    try:
+        found = settings.config()
+    except WrongConfig as error:
+        if not as_json:
+            raise
+        print_json({"errors": [{"path": path, "message": what} for path, what in error.mistakes]})
+        return 1
     record = {
         "file": None if settings.path is None else str(settings.path),
         "listen": f"{found.server.listen.host}:{found.server.listen.port}",
@@ -54,6 +73,7 @@ def config_check(settings: Settings, as_json: bool) -> None:
     else:
         print_record(record, list(record))
         click.echo("The configuration is good.")
+    return 0
 
 
 @click.group()
@@ -66,17 +86,22 @@ def ledger() -> None:
 @json_option
 @click.pass_obj
 def ledger_verify(settings: Settings, file: Path | None, as_json: bool) -> int:
-    """Prove the ledger, or a backup FILE: hash chain, sums, balances, holds, roll-ups, every charge."""
+    """Prove the ledger, or a backup FILE.
+
+    Hash chain, sums, balances, holds, roll-ups, and every charge computed again.
+    """
     from nexus_proxy.ledger.verify import verify
 
-    path = _existing(file or settings.config_without_secrets().ledger_path)
+    path = existing_ledger(settings) if file is None else _existing(file)
     with console().status(f"Verifying {path}…"):
         findings = verify(path)
     rows = [{"check": finding.check, "detail": finding.detail} for finding in findings]
+    checked = {} if rows else _counts(path)  # what is broken may not even be countable
     if as_json:
-        print_json({"file": str(path), "clean": not rows, "findings": rows})
+        print_json({"file": str(path), "clean": not rows, **checked, "findings": rows})
     else:
-        print_table(rows, {"check": "check", "detail": "found"}, empty=f"{path}: everything agrees.")
+        size = ", ".join(f"{count} {what}" for what, count in checked.items())
+        print_table(rows, {"check": "check", "detail": "found"}, empty=f"{path}: everything agrees ({size}).")
     return 1 if rows else 0
 
 
@@ -88,7 +113,7 @@ def ledger_backup(settings: Settings, target: Path, as_json: bool) -> None:
     """Write one consistent copy to TARGET, while serving or not."""
     from nexus_proxy.ledger.backup import backup
 
-    path = _existing(settings.config_without_secrets().ledger_path)
+    path = existing_ledger(settings)
     if target.exists():
         raise Refused(f"{target} is there already")
     backup(path, target)
@@ -101,5 +126,12 @@ def ledger_backup(settings: Settings, target: Path, as_json: bool) -> None:
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise LedgerError(f"no ledger at {path}")
+        raise LedgerError(f"there is no ledger at {path}")
     return path
+
+
+def _counts(path: Path) -> dict[str, int]:
+    with contextlib.closing(connect(path)) as database:
+        query = "SELECT (SELECT count(*) FROM entries), (SELECT count(*) FROM requests)"
+        entries, requests = database.execute(query).fetchone()
+    return {"entries": entries, "requests": requests}

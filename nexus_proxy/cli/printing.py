@@ -1,7 +1,8 @@
 """What a verb prints: tables for people, JSON and CSV for programs.
 
 Strategy: rows are dicts as the admin returned them; a column is a key and a heading. Piped, nothing is coloured,
-wrapped or shortened. Values are text, never markup.
+wrapped or shortened. On a terminal a table that is too wide loses its `spare` columns, and wraps at spaces alone: a
+name, a number or an amount is never broken. Values are text, never markup.
 """
 
 import csv
@@ -13,7 +14,9 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -31,18 +34,48 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
-    """Print rows under headings; `columns` maps keys to headings, in order. Numbers and amounts stand right."""
+def print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str, spare: Sequence[str] = ()
+) -> None:
+    """Print rows under headings; `columns` maps keys to headings, in order. Numbers and amounts stand right.
+
+    `spare` are the columns that a narrow terminal does without, the first to go first.
+    """
     if not rows:
         click.echo(empty)
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    out, kept = console(), dict(columns)
+    table = _table(rows, kept)
+    for name in spare:
+        if _width_least(out, table) > out.width:
+            del kept[name]
+            table = _table(rows, kept)
+    if _width_least(out, table) > out.width:
+        out.width = _width_least(out, table)  # the terminal wraps the lines; what is copied from it is whole
+    out.print(table, crop=False)
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for name, heading in columns.items():
         right = any(_is_number(row[name]) for row in rows)
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        cells = [_cell(row[name]) for row in rows]
+        whole = not any(" " in cell for cell in cells)
+        words = [heading, *cells] if whole else " ".join([heading, *cells]).split(" ")
+        justify: JustifyMethod = "right" if right else "left"
+        table.add_column(heading, justify=justify, no_wrap=whole, min_width=max(map(cell_len, words)))
     for row in rows:
-        table.add_row(*(Text(_TIME.sub(r"\1 \2Z", shown(row[name]))) for name in columns))
-    console().print(table)
+        table.add_row(*(Text(_cell(row[name])) for name in columns))
+    return table
+
+
+def _cell(value: Any) -> str:
+    return _TIME.sub(r"\1 \2Z", shown(value))
+
+
+def _width_least(out: Console, table: Table) -> int:
+    """Return the width below which a word would be broken."""
+    return Measurement.get(out, out.options.update(width=_WIDTH_PIPED), table).minimum
 
 
 def print_record(record: Mapping[str, Any], names: Sequence[str]) -> None:

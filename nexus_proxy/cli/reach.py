@@ -2,19 +2,22 @@
 
 Strategy: ask the socket; if nobody listens, take the ledger's lock and run the same verb here. A server that is just
 starting or ending, or another command, holds the lock without answering for a moment: both ways are tried again until
-the patience ends.
+the patience ends. Only `account_create` may find no ledger and make one.
 """
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any, Final
 
 from nexus_proxy.api.admin import Admin
 from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
 from nexus_proxy.cli.settings import Settings
+from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.declaration import accept, declarations
+from nexus_proxy.ledger.lock import LedgerInUse
 from nexus_proxy.ledger.protocol import Operation, Outcome, Store
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
@@ -43,32 +46,37 @@ def ask(settings: Settings, verb: str, arguments: dict[str, Any]) -> Any:
             return call(config.ledger_path, verb, arguments)
         except ServerAbsent:
             pass
+        if verb != "account_create":
+            existing_ledger(settings)
         try:
             return asyncio.run(_alone(config, verb, arguments))
-        except LedgerError as error:
-            if not isinstance(error.__cause__, BlockingIOError):  # anything but a lock that another process has
-                raise
+        except LedgerInUse as error:
             if time.monotonic() > deadline:
                 socket = socket_path(config.ledger_path)
                 raise LedgerError(f"no server answers on {socket}, and yet {error}") from error
         time.sleep(_PAUSE_S)
 
 
+def existing_ledger(settings: Settings) -> Path:
+    """Return where the ledger is. LedgerError, with the configuration that says so, if there is none."""
+    path = settings.config_without_secrets().ledger_path
+    if not path.exists():
+        by = "no configuration file was found" if settings.path is None else f"configuration: {settings.path}"
+        raise LedgerError(f"there is no ledger at {path} ({by})")
+    return path
+
+
 async def _alone(config: Config, verb: str, arguments: dict[str, Any]) -> Any:
     store = SqliteStore(config.ledger_path)
     store.open()
     try:
-        for outcome in store.apply(declarations(config, _now_ms())):
+        for outcome in store.apply(declarations(config, now_ms())):
             accept(outcome)
         reader = SqliteReader(config.ledger_path)
         try:
-            admin = Admin(Direct(store), reader, None, config, _now_ms)
+            admin = Admin(Direct(store), reader, None, config, now_ms)
             return await admin.verbs()[verb](**arguments)
         finally:
             await reader.close()
     finally:
         store.close()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -1,23 +1,18 @@
 """Which configuration a verb works with, and what of it the verb needs.
 
-Strategy: only `serve` and `config check` need the providers' secrets. Every other verb reads the same file with
-secrets made up, so that an admin can top up from a shell that holds none.
+Strategy: only `serve` and `config check` need the providers' secrets. Every other verb reads the same file without
+them, so that an admin can top up who may see none.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from nexus_proxy.config import Config, load
 
 _PLACES = (Path("config/nexus.toml"), Path("nexus.toml"))
-
-
-class _MadeUp(dict[str, str]):
-    """An environment in which every variable has a value."""
-
-    def get(self, name: str, default: object = None) -> str:
-        return super().get(name) or "unset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +20,26 @@ class Settings:
     """The file that was named or found; None where there is none."""
 
     path: Path | None
+    named_by: str = ""  # what named it, if anything did
 
     @classmethod
-    def found(cls, named: Path | None) -> "Settings":
+    def found(cls, named: Path | None, named_by: str) -> "Settings":
         """Take the named file, or the first of the usual places that exists."""
-        return cls(named or next((place for place in _PLACES if place.is_file()), None))
+        if named is not None:
+            return cls(named, named_by)
+        return cls(next((place for place in _PLACES if place.is_file()), None))
 
     def config(self) -> Config:
         """Read everything, secrets included. ConfigError."""
-        return load(self.path, os.environ)
+        return load(self._there(), os.environ)
 
     def config_without_secrets(self) -> Config:
         """Read all but the secrets. ConfigError."""
-        return load(self.path, _MadeUp(os.environ))
+        return load(self._there(), os.environ, secrets=False)
+
+    def _there(self) -> Path | None:
+        """Refuse a name of nothing only now: not every verb needs a configuration."""
+        if self.named_by and self.path is not None and (not self.path.exists() or self.path.is_dir()):
+            remedy = ": unset the variable, or name another" if self.named_by == "NEXUS_CONFIG" else ""
+            raise click.UsageError(f"{self.named_by} names {self.path}, and there is no such file{remedy}")
+        return self.path

@@ -10,14 +10,15 @@ from typing import Any
 import orjson
 
 from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.usage import Usage, later_usage, read_usage
+from nexus_proxy.core.usage import Usage, later_usage, read_usage, with_thinking
 
 CHOICES_MAX = 1024  # choice indexes that are remembered; `n` is at most 128
 
-_TEXTS = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
+_REASONING = frozenset({"reasoning_content", "reasoning"})
+_TEXTS = _REASONING | {"content", "refusal"}
 
 
-def read_json(payload: bytes) -> Any:
+def read_json(payload: bytes | bytearray) -> Any:
     """Parse a JSON text, or return None. Takes lone surrogates, which some providers cut characters into."""
     try:
         return orjson.loads(payload)
@@ -49,6 +50,7 @@ class Answer:
         self.usage: Usage | None = None  # the last real usage seen
         self.output_bytes = 0  # UTF-8 bytes of content, reasoning and tool calls seen
         self.began = False  # part of a completion was seen
+        self.thought = False  # reasoning was seen
         self.error: dict[str, Any] | None = None  # the last error object seen, refused or relayed
         self.finish: dict[int, str] = {}  # by choice index
         self.choices: set[int] = set()  # the indexes seen
@@ -76,9 +78,9 @@ class Answer:
                 if (reason := choice.get("finish_reason")) and isinstance(reason, str):
                     self.finish[index] = reason
                 if isinstance(delta := choice.get("delta"), dict):
-                    self.output_bytes += _said(delta)
+                    self.output_bytes += self._read_message(delta)
                 if isinstance(message := choice.get("message"), dict):
-                    whole += _said(message)
+                    whole += self._read_message(message)
                 if self._usage_in_choice:
                     in_choice = choice.get("usage") or in_choice
             if whole > self.output_bytes:  # whole messages may repeat what deltas have said
@@ -89,25 +91,28 @@ class Answer:
             if usage is not None:
                 self.began = True
                 self.usage = later_usage(self.usage, usage)
+        if self.thought and self.usage is not None:
+            self.usage = with_thinking(self.usage)
 
-
-def _said(message: dict[str, Any]) -> int:
-    """Return the bytes of what a delta or a message says."""
-    size = 0
-    for key, value in message.items():
-        if not value:
-            continue
-        if isinstance(value, str):
-            if key in _TEXTS:
-                size += len(value) if value.isascii() else _size(value)
-        elif isinstance(value, list):
-            if key == "content":
-                size += sum(_size(part.get("text")) for part in value if isinstance(part, dict))
-            elif key == "tool_calls":
-                size += sum(_called(call.get("function")) for call in value if isinstance(call, dict))
-        elif key == "function_call":
-            size += _called(value)
-    return size
+    def _read_message(self, message: dict[str, Any]) -> int:
+        """Return the bytes of what a delta or a message says; remember that it reasons."""
+        size = 0
+        for key, value in message.items():
+            if not value:
+                continue
+            if isinstance(value, str):
+                if key in _TEXTS:
+                    size += len(value) if value.isascii() else _size(value)
+                    if key in _REASONING:
+                        self.thought = True
+            elif isinstance(value, list):
+                if key == "content":
+                    size += sum(_size(part.get("text")) for part in value if isinstance(part, dict))
+                elif key == "tool_calls":
+                    size += sum(_called(call.get("function")) for call in value if isinstance(call, dict))
+            elif key == "function_call":
+                size += _called(value)
+        return size
 
 
 def _called(function: Any) -> int:

@@ -1,4 +1,4 @@
-"""Find the usage in a JSON document that is too long to hold, or that broke off.
+"""Find the usage in a JSON document that is too long to hold, that broke off, or that is none.
 
 Strategy: a regular expression jumps from mark to mark; a stack of the keys that lead to the current place tells where
 a mark stands. Strings are skipped as such, whatever they contain. Of the document only the usage objects are kept, up
@@ -20,7 +20,10 @@ _DULL = re.compile(rb"(?:%s|[{\[]%s*+[}\]])*+" % (_FLAT, _FLAT), re.DOTALL)
 _TOP = [b""]
 _CHOICES = [b"", b"choices"]
 _CHOICE = [b"", b"choices", b""]
-_TEXTS = frozenset({b"content", b"text", b"reasoning_content", b"reasoning", b"refusal", b"name", b"arguments"})
+_MESSAGE_DEPTH = 4
+_REASONING = frozenset({b"reasoning_content", b"reasoning"})
+_TEXTS = _REASONING | {b"content", b"text", b"refusal", b"name", b"arguments"}
+_SPACE = b" \t\r\n"
 
 
 class Scanner:
@@ -30,9 +33,13 @@ class Scanner:
         self.usage = b""  # the last value of the top-level `usage`
         self.choice_usage = b""  # the last value of a choice's `usage`
         self.choices = False  # a choice was seen
+        self.finished = False  # every choice that was seen has a finish reason, and one was seen
+        self.thought = False  # reasoning was seen
         self.text_bytes = 0  # of what the choices say, as it is written
         self.closed = False  # the document is whole, and nothing but white space follows it
         self._broken = False
+        self._unfinished = False  # a choice ended without a finish reason
+        self._reason = False  # the choice that is read has one
         self._path: list[bytes] = []  # for each open container the key under which it stands; b"" in an array
         self._kinds = bytearray()  # for each open container its bracket
         self._key = b""  # the key of the value that is being read
@@ -48,6 +55,10 @@ class Scanner:
         """Take the next piece."""
         at = start = 0  # `start`: from where on a captured value is not yet copied
         while at < len(data) and not self._broken:
+            if self.closed:  # whatever follows is not of this document
+                self._broken = bool(data[at:].strip(_SPACE))
+                self.closed = not self._broken
+                return
             if self._string:
                 at = self._skip_string(data, at)
                 continue
@@ -62,14 +73,14 @@ class Scanner:
                 self._end_capture(data[start : at - 1])
             if self._step(mark):
                 start = at
+            elif self._capture is not None and mark in b"}]" and len(self._path) == self._capture_depth:
+                self._end_capture(data[start:at])  # now, as the document may break off here
         if self._capture is not None:
             self._add(data[start:])
 
     def _step(self, mark: int) -> bool:
         """Take a mark outside of strings. True if a value to keep begins after it."""
-        if self.closed:
-            self._broken, self.closed = True, False
-        elif mark == 0x22:  # "
+        if mark == 0x22:  # "
             self._string = True
             self._text.clear()
         elif mark in b"{[":
@@ -78,6 +89,9 @@ class Scanner:
             if not self._kinds or self._kinds.pop() != mark - 2:  # } and ] are two above their openers
                 self._broken = True
                 return False
+            if self._path == _CHOICE and mark == 0x7D:  # }
+                self._unfinished = self._unfinished or not self._reason
+                self.finished = not self._unfinished
             self._key = self._path.pop()
             self._key_next = False
             self._dull = self._is_dull()
@@ -103,6 +117,7 @@ class Scanner:
         self._dull = self._is_dull()
         if self._path == _CHOICE and self._key_next:
             self.choices = True
+            self.finished = self._reason = False
 
     def _is_dull(self) -> bool:
         path = self._path
@@ -119,8 +134,12 @@ class Scanner:
         end = _STRING.match(data, at).end()  # type: ignore[union-attr]  # it matches the empty string too
         if self._key_next:
             self._text += data[begin : min(end, begin + KEY_BYTES_MAX - len(self._text))]
-        elif self._key in _TEXTS and self._path[1:2] == [b"choices"]:
-            self.text_bytes += end - begin
+        elif self._path[1:2] == [b"choices"] and end > begin:
+            if self._key in _TEXTS:
+                self.text_bytes += end - begin
+                self.thought = self.thought or (self._key in _REASONING and len(self._path) == _MESSAGE_DEPTH)
+            elif self._key == b"finish_reason" and self._path == _CHOICE:
+                self._reason = True
         if end == len(data):
             return end
         if data[end] == 0x22:

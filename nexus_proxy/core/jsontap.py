@@ -3,7 +3,8 @@
 Strategy: white space that comes before the document is keep-alive and goes out at once; the document is held until it
 is whole, so that its charge can stand in the headers. One that grows beyond ANSWER_BYTES_MAX is streamed: everything
 goes out as it comes but its last byte that is not white space, so that it is no document before `release`. A document
-that was not held to its end is read by the scanner, and so is, beforehand, one that is getting long.
+that was not held to its end is read by the scanner, and so is one that does not parse, and, beforehand, one that is
+getting long.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from nexus_proxy.core.answer import Answer, is_error, read_json
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsonscan import Scanner
 from nexus_proxy.core.sse import BOM
-from nexus_proxy.core.usage import Usage, read_usage
+from nexus_proxy.core.usage import Usage, read_usage, with_thinking
 
 ANSWER_BYTES_MAX = 1 << 20  # a longer unstreamed answer is no longer buffered whole
 SCAN_BYTES_MIN = 65_536  # from here on the scanner keeps up, so that the event loop never waits for a whole mebibyte
@@ -26,18 +27,20 @@ class JsonTap:
     for; that costs as much again as parsing it, so ask only where the answer is used.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
+    streams = False
+
+    def __init__(self, dialect: Dialect, *, given: bool = False) -> None:
         self.refusal: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self.done = False  # one document has no `[DONE]`
         self.streaming = False  # too long to be buffered
         self.complete = False
         self._dialect = dialect
-        self._buffer = bytearray()  # what is kept back
+        self._buffer: bytes | bytearray = b""  # what is kept back; as it came, if it came in one piece
         self._answer: Answer | None = None  # once parsed
         self._scanner = Scanner()
         self._scanned = 0  # bytes of the buffer that the scanner has had
-        self._given = False  # the client has had a byte
+        self._given = given  # the client has had a byte
         self._ended = False
         self._released = False
 
@@ -50,7 +53,8 @@ class JsonTap:
             return self._answer.usage
         self._scan()
         in_choice = read_json(self._scanner.choice_usage) if self._dialect.usage_in_choice else None
-        return read_usage(read_json(self._scanner.usage), in_choice)
+        usage = read_usage(read_json(self._scanner.usage), in_choice)
+        return with_thinking(usage) if usage is not None and self._scanner.thought else usage
 
     @property
     def output_bytes(self) -> int:
@@ -68,6 +72,21 @@ class JsonTap:
         return self.usage is not None or self._scanner.choices
 
     @property
+    def thought(self) -> bool:
+        """Reasoning was seen."""
+        if self._answer is not None:
+            return self._answer.thought
+        self._scan()
+        return self._scanner.thought
+
+    @property
+    def broken(self) -> bool:
+        """The body ended, and is not one document, although a completion began in it."""
+        if not self._ended or self._answer is not None or (self.streaming and self._scanner.closed):
+            return False
+        return self.began
+
+    @property
     def at_boundary(self) -> bool:
         """An event of ours never belongs into a document."""
         return False
@@ -76,11 +95,6 @@ class JsonTap:
     def kept(self) -> int:
         """Bytes that are kept back now."""
         return len(self._buffer)
-
-    @property
-    def whole(self) -> bytes | None:
-        """The whole body, once it has ended, if no byte of it has been released: send it instead of `release()`."""
-        return bytes(self._buffer) if self._ended and not self._given else None
 
     # --- bytes ----------------------------------------------------------------------------------------------------
 
@@ -91,7 +105,11 @@ class JsonTap:
         if not self._buffer and not self.streaming and not data.strip(_SPACE):
             self._given = self._given or bool(data)
             return data
-        self._buffer += data
+        if not self._buffer:
+            self._buffer = data
+        else:
+            self._buffer = self._changeable()
+            self._buffer += data
         if len(self._buffer) >= SCAN_BYTES_MIN or self.streaming:
             self._scan()
         if not self.streaming and len(self._buffer) <= ANSWER_BYTES_MAX:
@@ -106,19 +124,20 @@ class JsonTap:
             return
         self._ended = True
         if self.streaming:
-            self.complete = self._scanner.closed and self._scanner.choices
+            self.complete = self._scanner.closed and self._scanner.finished
             return
-        self._answer = Answer(self._dialect)
-        found = read_json(bytes(self._buffer).removeprefix(BOM))
+        body = self._buffer
+        found = read_json(body[len(BOM) :] if body.startswith(BOM) else body)
         if not isinstance(found, dict):
-            return
+            return  # the scanner says what there is in it
+        self._answer = Answer(self._dialect)
         if is_error(found):
             self.error = found
             if not self._given:
                 self.refusal = found
                 return
         self._answer.read(found)
-        self.complete = bool(self._answer.choices)
+        self.complete = self._answer.finished
 
     def partial(self) -> bytes:
         """Return, and forget, what is kept back of a document that broke off; of a whole one all but its last byte."""
@@ -134,10 +153,17 @@ class JsonTap:
         return b"" if self.refusal is not None else self._take(len(self._buffer))
 
     def _take(self, size: int) -> bytes:
+        self._scanned -= size
+        if size == len(self._buffer):
+            taken, self._buffer = bytes(self._buffer), b""
+            return taken
+        self._buffer = self._changeable()
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
-        self._scanned -= size
         return taken
+
+    def _changeable(self) -> bytearray:
+        return self._buffer if isinstance(self._buffer, bytearray) else bytearray(self._buffer)
 
     def _scan(self) -> None:
         if self._scanned < len(self._buffer):

@@ -17,18 +17,18 @@ INT64_MAX = 2**63 - 1
 
 # Parameters that change the provider's price, its prompt or its model behind our back, with the values that do not.
 _PRICE_CHANGING: dict[str, tuple[Any, ...]] = {
-    "enable_search": (),
-    "search_options": (),
-    "web_search": (),
-    "web_search_options": (),
-    "enable_enhancement": (),
-    "force_search_enhancement": (),
-    "enable_deep_search": (),
-    "enable_code_interpreter": (),
-    "plugins": (),
-    "models": (),
-    "modalities": (["text"],),
-    "service_tier": ("auto", "default"),
+    "enable_search": (False,),
+    "search_options": (False,),
+    "web_search": (False,),
+    "web_search_options": (False,),
+    "enable_enhancement": (False,),
+    "force_search_enhancement": (False,),
+    "enable_deep_search": (False,),
+    "enable_code_interpreter": (False,),
+    "plugins": (False,),
+    "models": (False,),
+    "modalities": (False, ["text"]),
+    "service_tier": (),  # whatever it says: what `auto` costs, the provider decides
 }
 
 
@@ -55,7 +55,9 @@ def refuse_price_changes(body: dict[str, Any], allowed: frozenset[str]) -> None:
     """Refuse what changes the price, unless the model's entry prices and bounds it. UnsupportedParameter."""
     for name in _PRICE_CHANGING.keys() & body.keys():
         value = body[name]
-        if value is not False and value not in _PRICE_CHANGING[name] and name not in allowed:
+        # By type, too: 0 equals False.
+        harmless = any(type(value) is type(other) and value == other for other in _PRICE_CHANGING[name])
+        if not harmless and name not in allowed:
             raise UnsupportedParameter(f"'{name}' is not supported for this model.", param=name)
     for index, tool in enumerate(body.get("tools", ())):
         where = f"tools[{index}]"

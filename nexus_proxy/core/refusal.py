@@ -12,13 +12,15 @@ from nexus_proxy import errors
 from nexus_proxy.core.dialect import Dialect, ErrorRule
 
 MESSAGE_CHARS_MAX = 500
+OVERLOADED_RETRY_AFTER_NS = 1_000_000_000  # where the provider does not say
 
 # Rules that hold for every provider, after its own of the catalogue.
 COMMON_RULES = (
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_quota", "insufficient_balance", "billing_error"})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_balance_error", "Arrearage", "AccountOverdueError"})),
-    ErrorRule("upstream_no_funds", text="insufficient balance"),
-    ErrorRule("upstream_no_funds", text="account is in arrears"),
+    # Not of a 400, which may quote what the client wrote.
+    ErrorRule("upstream_no_funds", statuses=frozenset({200, 402, 403, 429, 503}), text="insufficient balance"),
+    ErrorRule("upstream_no_funds", statuses=frozenset({200, 402, 403, 429, 503}), text="account is in arrears"),
     ErrorRule("upstream_rate_limited", marks=frozenset({"rate_limit_exceeded", "rate_limit_error", "429"})),
     ErrorRule("upstream_auth", marks=frozenset({"invalid_api_key", "authentication_error", "401", "403"})),
     ErrorRule("upstream_overloaded", marks=frozenset({"overloaded_error", "engine_overloaded_error", "503", "529"})),
@@ -49,6 +51,8 @@ def read_refusal(
     if code == "invalid_parameter":
         return errors.UpstreamRefused(_clean(message, secret) or "The model's provider refused the request.")
     leaf, text = _LEAVES[code]
+    if code == "upstream_overloaded" and retry_after_ns is None:
+        retry_after_ns = OVERLOADED_RETRY_AFTER_NS
     return leaf(text, retry_after_ns=retry_after_ns if leaf.retry else None)
 
 

@@ -9,7 +9,7 @@ model's allowance, and then its payload does not count. Whatever else a prompt c
 that we do not know) has no bound but the model's context.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,7 +18,6 @@ from nexus_proxy.core.model import Model
 from nexus_proxy.core.parameters import check_parameters, refuse_price_changes
 from nexus_proxy.errors import InvalidJson, InvalidParameter
 
-BODY_BYTES_MAX = 10 * 1024 * 1024
 TEMPERATURE_DEFAULT = 0.7
 
 VALUES_MAX = 100_000  # of one document: what can be parsed without a pause that other requests would feel
@@ -39,14 +38,14 @@ class ChatRequest:
     include_usage: bool  # the client asked for the usage event itself
     n: int
     output_limit: int | None  # tokens, from max_tokens or max_completion_tokens
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)  # the prompt: for no log
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """What goes upstream, and what it can cost at most."""
 
-    body: bytes
+    body: bytes = field(repr=False)  # the prompt: for no log
     stream: bool
     usage_injected: bool  # we asked for a usage event that the client did not ask for
     input_bound: int  # tokens

@@ -30,8 +30,8 @@ class EndState(StrEnum):
 class UsageSource(StrEnum):
     """Where the counts of a charge come from."""
 
-    REPORTED = "reported"  # the provider's usage, of a complete answer that the client was there for
-    DRAINED = "drained"  # the provider's usage, read to the end after the client had left
+    REPORTED = "reported"  # the provider's last word on an answer that came whole, and the client was there for it
+    DRAINED = "drained"  # the same, read to the end after the client had left
     CUMULATIVE = "cumulative"  # the last usage seen in an answer that was cut
     ESTIMATED = "estimated"  # counted from bytes
     RECOVERED = "recovered"  # the last journaled progress of a process that died
@@ -48,6 +48,8 @@ class Ending:
     usage: Usage | None
     prompt_estimate: int  # tokens: ceil(text bytes / 4) plus media allowances
     output_bytes: int  # bytes of content, reasoning and tool arguments seen
+    whole: bool = False  # not complete, but nothing broke off: the body ended, and is one document without an error
+    thought: bool = False  # reasoning was seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +63,30 @@ class Verdict:
     cost_nano: int  # nano-units of the price's cost currency
 
 
-def estimate(prompt_estimate: int, output_bytes: int) -> Usage:
-    """Return the counts that are charged where the provider reported none: four bytes a token, no cache discount."""
-    return Usage(prompt_estimate, ceil_div(output_bytes, BYTES_PER_TOKEN))
+def estimate(prompt_estimate: int, output_bytes: int, *, thought: bool = False) -> Usage:
+    """Return the counts that are charged where the provider reported none: four bytes a token, no cache discount.
+
+    Of an answer that `thought`, one token counts as reasoning, for a price that asks whether there was any.
+    """
+    completion = ceil_div(output_bytes, BYTES_PER_TOKEN)
+    return Usage(prompt_estimate, completion, reasoning=1 if thought and completion else 0)
 
 
 def decide(ending: Ending, price: Price, hold_nano: int) -> Verdict:
-    """Return what an exchange that ended like this is charged. An estimate is capped at the hold; a report is not."""
+    """Return what an exchange that ended like this is charged. An estimate is capped at the hold; a report is not.
+
+    | usage | the answer         | charge      | source                                   |
+    |-------|--------------------|-------------|------------------------------------------|
+    | yes   | complete, or whole | by usage    | reported; drained if the client had left |
+    | yes   | cut                | by usage    | cumulative                               |
+    | no    | began              | an estimate | estimated                                |
+    | no    | did not begin      | nothing     | none                                     |
+
+    A whole document whose choices lack a finish reason is not complete, but its usage is the provider's last word.
+    """
     usage = ending.usage
     if usage is not None:
-        if not ending.complete:
+        if not (ending.complete or ending.whole):
             source = UsageSource.CUMULATIVE
         elif ending.end_state is EndState.CLIENT_GONE:
             source = UsageSource.DRAINED
@@ -79,7 +95,7 @@ def decide(ending: Ending, price: Price, hold_nano: int) -> Verdict:
         charge_nano = amount_nano(price.tiers, usage)
     elif ending.began:
         source = UsageSource.ESTIMATED
-        usage = estimate(ending.prompt_estimate, ending.output_bytes)
+        usage = estimate(ending.prompt_estimate, ending.output_bytes, thought=ending.thought)
         charge_nano = min(amount_nano(price.tiers, usage), hold_nano)
     else:
         return Verdict(ending.end_state, UsageSource.NONE, None, 0, 0)

@@ -19,7 +19,9 @@ EVENT_BYTES_MAX = 1 << 20  # a longer event passes unparsed
 class SseTap(Answer):
     """Reads a stream of events. See `tap.Tap` for what its members promise."""
 
-    def __init__(self, dialect: Dialect, *, drop_usage_event: bool) -> None:
+    streams = True
+
+    def __init__(self, dialect: Dialect, *, drop_usage_event: bool, given: bool = False) -> None:
         super().__init__(dialect)
         self.refusal: dict[str, Any] | None = None
         self.done = False
@@ -38,7 +40,7 @@ class SseTap(Answer):
         self._kept: list[bytes] = []  # the block's lines, if it goes whole; after `[DONE]`, the terminal bytes
         self._kept_size = 0  # of the terminal bytes
         self._dropped_last = False  # the last line ended the event that was removed
-        self._given = False  # the client has had a byte
+        self._given = given  # the client has had a byte
         self._ended = False
         self._released = False
         self._boundary: bool | None = None  # once it is final: what `at_boundary` says
@@ -49,6 +51,11 @@ class SseTap(Answer):
     def complete(self) -> bool:
         """`[DONE]` came, or every choice has a finish reason and the body ended as its framing says."""
         return self.done or (self._ended and self.finished)
+
+    @property
+    def broken(self) -> bool:
+        """The body ended, and the stream in it did not; no error that was relayed says why."""
+        return self._ended and not self.complete and self.error is None
 
     @property
     def at_boundary(self) -> bool:

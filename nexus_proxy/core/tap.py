@@ -3,13 +3,14 @@
 Strategy: bytes in, bytes out. `feed` returns what may go to the client now: everything, to the byte, except the
 terminal bytes (from the first byte of the line `data: [DONE]` on), which wait for the settlement, and the one event
 that our own `include_usage` caused. What is kept back is bounded; what is too long to parse passes unparsed.
-Which tap reads a response is decided by its content type, not by what was asked for.
+Which tap reads a response is decided by its first bytes and its content type, not by what was asked for.
 """
 
 from typing import Any, Protocol
 
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsontap import ANSWER_BYTES_MAX, JsonTap
+from nexus_proxy.core.snifftap import SniffTap
 from nexus_proxy.core.ssetap import EVENT_BYTES_MAX, SseTap
 from nexus_proxy.core.usage import Usage
 
@@ -29,7 +30,7 @@ class Tap(Protocol):
 
     @property
     def usage(self) -> Usage | None:
-        """The last real usage seen."""
+        """The last real usage seen. If reasoning was seen and none is counted, one token of it is, flagged."""
 
     @property
     def output_bytes(self) -> int:
@@ -46,6 +47,19 @@ class Tap(Protocol):
     @property
     def complete(self) -> bool:
         """`[DONE]` came, or every choice has a finish reason and the body ended as its framing says."""
+
+    @property
+    def broken(self) -> bool:
+        """The body ended, and is not whole: a stream that is not finished, a document that no parser takes although
+        a completion began in it. The client must see that; the framing alone does not show it."""
+
+    @property
+    def streams(self) -> bool:
+        """It is an event stream: an event of ours can follow, at a boundary."""
+
+    @property
+    def thought(self) -> bool:
+        """Reasoning was seen."""
 
     @property
     def at_boundary(self) -> bool:
@@ -72,7 +86,6 @@ class Tap(Protocol):
 
 
 def make_tap(content_type: str, dialect: Dialect, *, drop_usage_event: bool) -> Tap:
-    """Return the tap for a response: events for `text/event-stream`, else one document."""
-    if content_type.partition(";")[0].strip().lower() == "text/event-stream":
-        return SseTap(dialect, drop_usage_event=drop_usage_event)
-    return JsonTap(dialect)
+    """Return the tap for a response: `content_type` says what it is, unless its first bytes say otherwise."""
+    streams = content_type.partition(";")[0].strip().lower() == "text/event-stream"
+    return SniffTap(dialect, drop_usage_event=drop_usage_event, streams=streams)

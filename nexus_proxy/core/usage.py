@@ -6,15 +6,15 @@ completion count. Counts that cannot be are clamped and flagged, so no answer ca
 those of OpenAI, DeepSeek, Moonshot and Qwen; no two of them contradict each other, so one table reads them all.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-TOKENS_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
+COUNT_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts. `flagged` tells that the provider's figures contradicted each other and were clamped."""
+    """Token counts. `flagged`: the provider's figures contradicted each other, or what was seen, and were put right."""
 
     prompt: int  # all input, cached and cache-written tokens included
     completion: int  # all output, reasoning included
@@ -61,6 +61,15 @@ def read_usage(found: Any, in_choice: Any = None) -> Usage | None:
     if hit is None and isinstance(in_choice, dict):
         hit = _first(in_choice, _CACHED)
     return _clamped(prompt, completion, hit, _first(found, _CACHE_WRITE), _first(found, _REASONING), flagged)
+
+
+def with_thinking(usage: Usage) -> Usage:
+    """Return the counts of an answer in which reasoning was seen: at least one token of them is reasoning.
+
+    Some providers charge the whole output at another rate once there was thinking, and do not count its tokens. The
+    one that is put in their place is flagged, and a row that keeps the counts still proves its charge.
+    """
+    return usage if usage.reasoning or not usage.completion else replace(usage, reasoning=1, flagged=True)
 
 
 def is_plausible(usage: Usage, prompt_bound: int, completion_bound: int) -> bool:
@@ -123,4 +132,4 @@ def _first(found: dict[str, Any], places: tuple[tuple[str, str], ...]) -> Any:
 
 def _count(value: Any) -> int | None:
     """Return a token count, or None for what is none: a bool is an int in Python, and no count."""
-    return value if type(value) is int and 0 <= value <= TOKENS_MAX else None
+    return value if type(value) is int and 0 <= value <= COUNT_MAX else None

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from nexus_proxy.api.admin_socket import call
 from nexus_proxy.app import Door
+from nexus_proxy.clock import now_ms
 from nexus_proxy.config import load
 from nexus_proxy.demo.provider import DemoProvider
 
@@ -43,7 +44,7 @@ rpm = 600
 [providers.demo]
 dialect = "openai"
 base_url = "{base_url}"
-api_key_env = "NEXUS_DEMO_API_KEY"
+api_key_file = "provider-key"
 allow_private = true
 
 [models."{model}"]
@@ -52,6 +53,7 @@ upstream = "{model}"
 price = {{ input = "{input}", cached_input = "{cached_input}", output = "{output}" }}
 context = 32768
 max_output = 4096
+created = {created}
 """
 
 
@@ -80,8 +82,10 @@ async def scene(*, pace_s: float = 0.02) -> AsyncIterator[Scene]:
         stack.push_async_callback(provider.stop)
         await provider.start()
         config_path = directory / "nexus.toml"
-        config_path.write_text(_CONFIG.format(base_url=provider.base_url, model=MODEL, **PRICES), "utf-8")
-        config = load(config_path, {"NEXUS_DEMO_API_KEY": provider.api_key})
+        (directory / "provider-key").write_text(provider.api_key, "utf-8")  # worth nothing beyond this demo
+        written = _CONFIG.format(base_url=provider.base_url, model=MODEL, created=now_ms() // 1000, **PRICES)
+        config_path.write_text(written, "utf-8")
+        config = load(config_path, {})
         door = Door(config)
         stack.push_async_callback(door.stop)
         await door.start()

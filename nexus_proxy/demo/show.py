@@ -56,6 +56,8 @@ async def _demo(console: Console, *, once: bool) -> int:
             raise Refused(f"the door did not answer: {error!r}") from error
         if not once:
             await _serve(console, stage)  # the door goes on meanwhile
+    if not once:
+        console.print("Goodbye. The demo's ledger is gone.")
     return 1 if wrong else 0
 
 
@@ -66,6 +68,7 @@ async def _showing(console: Console, stage: Scene) -> list[str]:
         {
             "provider": f"{stage.provider.base_url}  (built in: it has manners, but no model)",
             "door": stage.base_url,
+            "metrics": f"http://127.0.0.1:{stage.door.admin_port}/metrics",
             "ledger": stage.ledger_path,
             "account": f"{ACCOUNT}, key ending in {stage.key[-4:]}",
         },

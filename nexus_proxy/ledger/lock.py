@@ -36,7 +36,7 @@ class WriterLock:
             os.close(descriptor)
             raise LedgerInUse(
                 f"the ledger is in use by process {holder} (lock file {self.path}); "
-                "one ledger file has one writer: stop that process, or ask it through its admin socket"
+                "one ledger file has one writer, and the verbs of nexus-proxy reach it by themselves"
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -57,7 +57,7 @@ class Settle:
     closed_ms: int
     first_byte_ms: int | None = None
     duration_ms: int | None = None
-    flags: str = ""  # words separated by a space, such as `unknown_upstream_cost`, `clamped_usage`
+    flags: str = ""  # words separated by a space, such as `unknown_upstream_cost`, `usage_flagged`
     estimator: int | None = None  # version, where the source is an estimate
 
 

@@ -5,12 +5,15 @@ writes. Reports stand on the daily roll-ups; only one that begins in the middle 
 """
 
 import asyncio
-from collections.abc import Iterable
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import aiosqlite
 
+from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import readonly, rows
 from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, UsageBy, UsageLine
@@ -69,9 +72,11 @@ class SqliteReader:
     async def request(self, request_id: str) -> dict[str, Any] | None:
         """Return the row of the view `usage`, by column name."""
         connection = await self._open()
-        async with connection.execute('SELECT * FROM "usage" WHERE request_id = ?', (request_id,)) as cursor:
-            row = await cursor.fetchone()
-            return None if row is None else dict(zip((c[0] for c in cursor.description), row, strict=True))
+        query = 'SELECT * FROM "usage" WHERE request_id = ?'
+        with _readable():
+            async with connection.execute(query, (request_id,)) as cursor:
+                row = await cursor.fetchone()
+                return None if row is None else dict(zip((c[0] for c in cursor.description), row, strict=True))
 
     async def recent(self, since_ms: int) -> list[RecentRequest]:
         """Requests opened at or after `since_ms`, oldest first."""
@@ -96,16 +101,27 @@ class SqliteReader:
 
     async def _fetch(self, query: str, parameters: Iterable[Any] = ()) -> list[Any]:
         connection = await self._open()
-        return list(await connection.execute_fetchall(query, parameters))
+        with _readable():
+            return list(await connection.execute_fetchall(query, parameters))
 
     async def _open(self) -> aiosqlite.Connection:
         async with self._opening:
             if self._connection is None:
                 # A failed connect of aiosqlite leaves a thread behind, so a plain one tries first.
                 await asyncio.to_thread(_try, self._path)
-                self._connection = await aiosqlite.connect(readonly.uri(self._path), uri=True, timeout=5.0)
-                await self._connection.execute("PRAGMA query_only = ON")
+                with _readable():
+                    self._connection = await aiosqlite.connect(readonly.uri(self._path), uri=True, timeout=5.0)
+                    await self._connection.execute("PRAGMA query_only = ON")
             return self._connection
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Let SQLite's errors out as the ledger's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger cannot be read: {error}") from error
 
 
 def _try(path: Path) -> None:

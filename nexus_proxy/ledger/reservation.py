@@ -6,11 +6,13 @@ database. A settlement is never cancelled: who waits for it may give up, the led
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from nexus_proxy.core.pricing import Price
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import LedgerUnavailable
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
 
 
@@ -25,14 +27,41 @@ class Settler(Protocol):
 
 
 class Reservation:
-    """A durable hold. `verdict` and `settled` are None until it is settled."""
+    """A durable hold. `verdict` is None until it is settled, `settled` until that is durable.
 
-    __slots__ = ("_commit_s", "_future", "_last", "_opened", "_writer", "hold", "late", "price", "settled", "verdict")
+    `on_settled` is told what the ledger made of the settlement, however late that is.
+    """
 
-    def __init__(self, writer: Settler, hold: Hold, price: Price, *, opened: float, commit_s: float) -> None:
+    __slots__ = (
+        "_commit_s",
+        "_future",
+        "_held_at",
+        "_last",
+        "_on_settled",
+        "_opened",
+        "_writer",
+        "hold",
+        "late",
+        "price",
+        "settled",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        writer: Settler,
+        hold: Hold,
+        price: Price,
+        *,
+        opened: float,
+        commit_s: float,
+        on_settled: "Callable[[Reservation, Settled | AlreadySettled], None]",
+    ) -> None:
         self._writer = writer
-        self._opened = opened  # the loop's time
+        self._opened = opened  # the loop's time at which the request came
+        self._held_at = asyncio.get_running_loop().time()
         self._commit_s = commit_s
+        self._on_settled = on_settled
         self._last: Usage | None = None
         self._future: asyncio.Future[Settled | AlreadySettled] | None = None
         self.hold = hold
@@ -57,7 +86,7 @@ class Reservation:
         self.verdict = verdict = decide(ending, self.price, self.hold.hold_nano)
         if verdict.usage is not None and verdict.usage.flagged:
             flags = (*flags, "usage_flagged")
-        lived_ms = int((asyncio.get_running_loop().time() - self._opened) * 1000)
+        now = asyncio.get_running_loop().time()
         self._future = self._writer.settle(
             Settle(
                 request_id=self.hold.request_id,
@@ -67,26 +96,50 @@ class Reservation:
                 charge_nano=verdict.charge_nano,
                 cost_nano=verdict.cost_nano,
                 status=status,
-                closed_ms=self.hold.opened_ms + lived_ms,
+                closed_ms=self.hold.opened_ms + int((now - self._held_at) * 1000),
                 first_byte_ms=None if first_byte is None else int((first_byte - self._opened) * 1000),
-                duration_ms=lived_ms,
+                duration_ms=int((now - self._opened) * 1000),
                 flags=" ".join(flags),
                 estimator=ESTIMATOR_VERSION if verdict.usage_source is UsageSource.ESTIMATED else None,
             )
         )
+        self._future.add_done_callback(self._landed)
         return verdict
+
+    def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            outcome = future.result()
+            if isinstance(outcome, Settled):
+                self.settled = outcome
+            self._on_settled(self, outcome)
 
     async def durable(self) -> None:
         """Wait until the settlement is durable, but not longer than the commit deadline.
 
-        `late` tells afterwards that the deadline passed first; the ledger goes on trying.
+        `late` tells afterwards that the deadline passed first; the ledger goes on trying. LedgerUnavailable if it has
+        given up: then the process is ending, and the next start recovers the hold.
         """
         future = self._future
         assert future is not None
-        await asyncio.wait((future,), timeout=self._commit_s)
-        if future.done() and not future.cancelled() and future.exception() is None:
-            outcome = future.result()
-            if isinstance(outcome, Settled):
-                self.settled = outcome
-        else:
+        if not future.done():
+            await self._wait(future)
+        if not future.done():
             self.late = True
+        elif future.cancelled() or future.exception() is not None:
+            raise LedgerUnavailable("The ledger cannot commit.")
+
+    async def _wait(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
+        # What asyncio.wait does for any number of futures, for one: this is on the path of every answer.
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        timer = loop.call_later(self._commit_s, _wake, waiter)
+        future.add_done_callback(lambda _: _wake(waiter))
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -22,7 +22,7 @@ from nexus_proxy.ledger.admin import Administration
 from nexus_proxy.ledger.entries import GENESIS
 from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.migrations import migrate
-from nexus_proxy.ledger.posting import Posting, Tail
+from nexus_proxy.ledger.posting import OpenHold, Posting, Tail
 from nexus_proxy.ledger.protocol import (
     CreateAccount,
     CreateKey,
@@ -43,6 +43,7 @@ from nexus_proxy.ledger.protocol import (
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
 OPEN_TIMEOUT_S: Final = 5.0
+CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: a page that many batches change is moved into the file once
 BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops meanwhile whoever gave up
 
 # SQLITE_IOERR_SHMSIZE is what a full disk says when the WAL's index has to grow.
@@ -64,7 +65,8 @@ class SqliteStore:
         self._lock = WriterLock(path)
         self._connection: sqlite3.Connection | None = None
         self._run_id = 0
-        self._tail: Tail = (0, GENESIS)
+        self._tail = Tail(0, GENESIS, 0)
+        self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
 
     def open(self) -> None:
@@ -93,6 +95,7 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         migrate(connection)
         for table in _SMALL_TABLES:
@@ -106,7 +109,9 @@ class SqliteStore:
         assert cursor.lastrowid is not None
         self._run_id = cursor.lastrowid
         last = connection.execute("SELECT entry_id, hash FROM entries ORDER BY entry_id DESC LIMIT 1").fetchone()
-        self._tail = last or (0, GENESIS)
+        entry_id, digest = last or (0, GENESIS)
+        (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM requests").fetchone()
+        self._tail = Tail(entry_id, digest, seq)
         self._load_currencies()
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
@@ -148,6 +153,8 @@ class SqliteStore:
                 return posting.settle(op)
             case Progress():
                 return posting.progress(op)
+        posting.flush()
+        match op:
             case TopUp():
                 return administration.top_up(op)
             case CreateAccount():
@@ -175,7 +182,7 @@ class SqliteStore:
         assert connection is not None, "the store is not open"
         try:
             connection.execute("BEGIN IMMEDIATE")
-            posting = Posting(connection, self._run_id, self._tail, self._currencies)
+            posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)
             yield posting
             posting.finish()
             connection.execute("COMMIT")
@@ -187,6 +194,9 @@ class SqliteStore:
             passing = code in _PASSING or (code & 0xFF) in _PASSING
             raise (StoreBusy if passing else StoreBroken)(f"{error} (SQLite code {code})") from error
         self._tail = posting.tail
+        self._open_holds.update(posting.opened)
+        for request_id in posting.closed:
+            self._open_holds.pop(request_id, None)
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:

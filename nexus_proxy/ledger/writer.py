@@ -1,8 +1,10 @@
 """The one writer of the ledger: a thread that commits whatever has queued up, and only then tells who waits.
 
-Strategy: the event loop puts operations into a queue; the thread takes what is there, applies it as one durable
-transaction, and hands all outcomes back in one call into the loop. While a batch is being committed the next one
-gathers, so durability costs one disk flush a batch.
+Strategy: the event loop gathers operations and hands them over in lists, one a turn at most; the thread takes the lists
+that are there, applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a
+batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
+than an operation (both want the interpreter's lock), so in company an operation waits a moment for others; a lone one
+does not.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -39,6 +41,8 @@ from nexus_proxy.ledger.protocol import (
 
 BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
+GATHER_S: Final = 0.001  # how long the first of a list waits for others
+COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
 STOP_TIMEOUT_S: Final = 5.0  # how long a stop waits for a store that is busy; what is left is recovered at next start
@@ -80,7 +84,13 @@ class Writer:
         self._loop = loop
         self._commit_timeout_s = commit_timeout_s
         self._on_broken = on_broken
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._gathered: list[_Item] = []  # not handed over yet
+        self._armed = False  # they will be
+        self._handed = False  # the thread has a list
+        self._company_until = 0.0  # the loop's time
+        self._waiting: dict[_Item, float] = {}  # until when, in the loop's time; the first to expire is the first in it
+        self._sweep: asyncio.TimerHandle | None = None
+        self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._unsettled = 0  # settlements and other items whose outcome has not come back
         self._idle = asyncio.Event()
@@ -116,6 +126,7 @@ class Writer:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), STOP_TIMEOUT_S)
         self._accepting = False
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(thread.join)
 
@@ -132,13 +143,15 @@ class Writer:
     def progress(self, op: Progress) -> None:
         """Journal with the next batch what would be charged if this process died; only a request's newest counts."""
         if self._accepting:
-            self._queue.put(_Item(op, None))
+            self._gather(_Item(op, None))
 
     async def run(self, op: Operation) -> Outcome:
         """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""
         item = self._put(op)
         assert item.future is not None
-        timer = self._loop.call_later(self._commit_timeout_s, item.expire)
+        self._waiting[item] = deadline = self._loop.time() + self._commit_timeout_s
+        if self._sweep is None:
+            self._sweep = self._loop.call_at(deadline, self._expire)
         try:
             return await item.future
         except asyncio.CancelledError:
@@ -147,19 +160,48 @@ class Writer:
                 self._withdraw(op, item.future.result())  # it was ours before we could be told
             raise
         finally:
-            timer.cancel()
+            del self._waiting[item]
 
     def _put(self, op: Operation) -> _Item:
         item = _Item(op, self._loop.create_future())
         if self._accepting:
             self._unsettled += 1
             self._idle.clear()
-            self._queue.put(item)
+            self._gather(item)
         else:
             _fail(item)
         return item
 
-    def _deliver(self, items: list[_Item], outcomes: list[Outcome], commit_s: float) -> None:
+    def _gather(self, item: _Item) -> None:
+        self._gathered.append(item)
+        if not (self._armed or (self._handed and self._writable)):  # a busy thread also drops what is abandoned
+            self._arm()
+
+    def _arm(self) -> None:
+        self._armed = True
+        if self._loop.time() < self._company_until:
+            self._loop.call_later(GATHER_S, self._hand_over)
+        else:
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._armed = False
+        if self._gathered:
+            self._handed = True
+            gathered, self._gathered = self._gathered, []
+            self._queue.put(gathered)
+
+    def _expire(self) -> None:
+        """Fail who has waited too long. One timer serves everybody: all wait equally long, so the oldest is first."""
+        self._sweep = None
+        now = self._loop.time()
+        for item, deadline in self._waiting.items():
+            if deadline > now:
+                self._sweep = self._loop.call_at(deadline, self._expire)
+                break
+            item.expire()
+
+    def _deliver(self, items: list[_Item], outcomes: list[Outcome], commit_s: float, done: bool) -> None:
         """Tell who waits; take back what nobody waits for."""
         self.batches += 1
         self.operations += len(outcomes)
@@ -170,7 +212,9 @@ class Writer:
                 self._withdraw(item.op, outcome)
             else:
                 item.future.set_result(outcome)
-        self._forget(len(items))
+        if len(items) > 1:
+            self._company_until = self._loop.time() + COMPANY_S
+        self._forget(len(items), done)
         if self.observe is not None:
             self.observe(len(outcomes), commit_s)
 
@@ -191,7 +235,11 @@ class Writer:
                 )
             )
 
-    def _forget(self, count: int) -> None:
+    def _forget(self, count: int, done: bool) -> None:
+        """Count what came back; if the thread is done with what it had, the next list may follow."""
+        self._handed = not done
+        if done and self._gathered and not self._armed:
+            self._arm()
         self._unsettled -= count
         if self._unsettled == 0:
             self._idle.set()
@@ -204,10 +252,9 @@ class Writer:
     def _end(self, items: list[_Item]) -> None:
         """The thread ends: fail what it had taken and what is still queued."""
         self._accepting = self._writable = False
+        self._hand_over()
         while not self._queue.empty():
-            item = self._queue.get()
-            if item is not None:
-                items.append(item)
+            items += self._queue.get() or ()
         for item in items:
             _fail(item)
         self._unsettled = 0
@@ -245,7 +292,7 @@ class Writer:
             gone = sum(item.abandoned for item in backlog)
             if gone:
                 backlog[:] = [item for item in backlog if not item.abandoned]
-                self._call(self._forget, gone)
+                self._call(self._forget, gone, not (backlog or progress))
             if not (backlog or progress) and self._writable:
                 continue
             items = backlog[:BATCH_MAX]
@@ -267,26 +314,27 @@ class Writer:
             del backlog[: len(items)]
             progress.clear()
             if items or outcomes:
-                self._call(self._deliver, items, outcomes, time.perf_counter() - began)
+                self._call(self._deliver, items, outcomes, time.perf_counter() - began, not backlog)
 
     def _take(self, backlog: list[_Item], progress: dict[str, Progress], *, wait: bool) -> bool:
-        """Move what is queued into the backlog; True at the queue's end. Waits for the first item if asked to."""
+        """Move what is queued into the backlog; True at the queue's end. Waits for the first list if asked to."""
         while True:
             try:
                 # While the store is busy the writer wakes up to try again: nobody may come before it is writable.
                 timeout = None if self._writable else PROBE_S
-                item = self._queue.get(timeout=timeout) if wait else self._queue.get_nowait()
+                handed = self._queue.get(timeout=timeout) if wait else self._queue.get_nowait()
             except Empty:
                 return False
             wait = False
-            if item is None:
+            if handed is None:
                 return True
-            if isinstance(item.op, Progress):
-                progress[item.op.request_id] = item.op
-            else:
-                if isinstance(item.op, Settle):
-                    progress.pop(item.op.request_id, None)
-                backlog.append(item)
+            for item in handed:
+                if isinstance(item.op, Progress):
+                    progress[item.op.request_id] = item.op
+                else:
+                    if isinstance(item.op, Settle):
+                        progress.pop(item.op.request_id, None)
+                    backlog.append(item)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to be told

@@ -3,6 +3,8 @@
 Strategy: the parser's callbacks go on to a sink without a task or a queue between, so a relayed event costs one
 callback. The response is believed only as far as its framing is clean: whatever llhttp refuses, a head that is too
 long and an end that comes early are all `on_broken`; bytes after the end are dropped and the connection with them.
+It has none of what makes a general client wrong for streams: no total timeout of five minutes, no limit of a hundred
+connections, no redirect followed with the credential, nothing decompressed.
 """
 
 import asyncio
@@ -11,7 +13,8 @@ from typing import Protocol, cast
 
 import httptools
 
-HEAD_BYTES_MAX = 64 * 1024
+FRAMING_BYTES_MAX = 64 * 1024  # of a response, body apart: its heads, its trailer, chunk extensions
+CHUNK_FRAMING_BYTES = 20  # that a chunk may have for itself
 HEADERS_MAX = 256
 INTERIM_MAX = 8  # 1xx responses before the final one
 
@@ -42,7 +45,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_bare",
+        "_framing_bytes",
+        "_head_over",
         "_headers",
         "_interim",
         "_lost",
@@ -51,7 +55,6 @@ class Connection(asyncio.Protocol):
         "_sink",
         "_to_eof",
         "_transport",
-        "head_bytes",
         "heard",
         "idle_since",
         "reusable",
@@ -64,10 +67,10 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: Headers = []
         self._interim = 0
-        self._bare = False  # the final head is complete
+        self._head_over = False  # the final head is complete
         self._to_eof = False  # the body ends with the connection
         self._lost = False
-        self.head_bytes = 0
+        self._framing_bytes = 0
         self.heard = False
         self.reusable = False
         self.idle_since = 0.0
@@ -81,8 +84,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._interim = 0
-        self._bare = self._to_eof = self.heard = self.reusable = False
-        self.head_bytes = 0
+        self._head_over = self._to_eof = self.heard = self.reusable = False
+        self._framing_bytes = 0
         if self._transport is None or self._transport.is_closing():
             self._break("the connection was closed")
         elif len(body) < 65_536:
@@ -118,15 +121,19 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.heard = True
-        if not self._bare:
-            self.head_bytes += len(data)
+        self._framing_bytes += len(data)
         try:
             self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:  # not the provider's fault: a callback of ours raised
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a response could not be read", "exception": error.__context__ or error}
+            )
+            self._break("it could not be read")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a well-formed HTTP response ({type(error).__name__})")
             return
-        if not self._bare and self._sink is not None and self.head_bytes > HEAD_BYTES_MAX:
-            self._break("the response's head is too long")
+        if self._sink is not None and self._framing_bytes > FRAMING_BYTES_MAX:
+            self._break("the response's head, or its trailer, is too long")
 
     def eof_received(self) -> bool:
         return False  # close our side too; connection_lost follows
@@ -139,7 +146,7 @@ class Connection(asyncio.Protocol):
         if sink is not None:
             self._sink = None
             # A body without length and chunks ends with the connection; only a clean close counts as its end.
-            if self._bare and self._to_eof and exc is None:
+            if self._head_over and self._to_eof and exc is None:
                 sink.on_end()
             else:
                 sink.on_broken("the connection was reset" if exc else "the connection was closed before the end")
@@ -162,9 +169,12 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         assert self._parser is not None
         status = self._parser.get_status_code()
+        if status < 100:
+            self._break("no such status")
+            return
         if status < 200:
             return
-        self._bare = True
+        self._head_over = True
         if self._sink is None:
             return
         framed = False
@@ -174,13 +184,17 @@ class Connection(asyncio.Protocol):
         self._to_eof = not framed
         self._sink.on_head(status, self._headers)
 
+    def on_chunk_header(self) -> None:
+        self._framing_bytes -= CHUNK_FRAMING_BYTES
+
     def on_body(self, data: bytes) -> None:
+        self._framing_bytes -= len(data)
         if self._sink is not None:
             self._sink.on_body(data)
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
-        if not self._bare:  # an interim response; the next one follows on the same parser
+        if not self._head_over:  # an interim response; the next one follows on the same parser
             self._interim += 1
             self._headers = []
             if self._interim > INTERIM_MAX or self._parser.get_status_code() == 101:

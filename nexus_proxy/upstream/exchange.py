@@ -9,42 +9,29 @@ from what the tap saw. The client is a sink that may leave at any point, which c
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
 from nexus_proxy.config import Limits, Timeouts
+from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.places import Places
 from nexus_proxy.core.refusal import read_refusal
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
-from nexus_proxy.core.tap import Tap, make_tap
-from nexus_proxy.core.usage import Usage, is_plausible
-from nexus_proxy.errors import ClientGone, NexusError, ShuttingDown, UpstreamBroken, UpstreamError, UpstreamTimeout
+from nexus_proxy.core.tap import JsonTap, Tap, make_tap
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import ClientGone, LedgerUnavailable, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.response import content_type_of, error_event, is_encoded, retry_after_ns
 
 ERROR_BODY_MAX = 64 * 1024
 PROGRESS_S = 5.0
+STOPPED_S = 0.25  # a timer that is later than this tells of a process that was stopped
 END_GRACE_S = 2.0  # how long the end of the body, or a late usage, is waited for behind `[DONE]`
-
-
-class Cause(Enum):
-    """Why an exchange is over."""
-
-    ENDED = "the body ended as its framing says"
-    DONE = "[DONE] came, and the usage with it or not at all"
-    REFUSED = "the provider answered with an error"
-    BROKEN = "the provider hung up, or sent something that is not HTTP"
-    LATE = "no byte of an answer came in time"
-    SILENT = "the answer stopped in the middle"
-    TOO_LONG = "the whole exchange took too long, or its answer was too large"
-    ABANDONED = "the client left, and nobody reads on"
-    SHUT_DOWN = "this server is ending"
 
 
 class Books(Protocol):
@@ -59,7 +46,7 @@ class Books(Protocol):
         """Post what the ending is charged. The first call counts."""
 
     async def durable(self) -> None:
-        """Wait until that is durable, or the commit deadline has passed."""
+        """Wait until that is durable, or the commit deadline has passed. LedgerUnavailable if it never will be."""
 
 
 class Client(Protocol):
@@ -81,7 +68,7 @@ class Opening:
 
     content_type: str
     content_encoding: str | None
-    whole: bytes | None = None
+    whole: bytes | None = field(default=None, repr=False)
     verdict: Verdict | None = None
 
 
@@ -99,10 +86,11 @@ class Exchange:
         "_drain_from",
         "_draining",
         "_drains",
+        "_due",
         "_encoding",
         "_error_body",
         "_farewell",
-        "_first_byte_at",
+        "_grace",
         "_last_byte_at",
         "_limits",
         "_loop",
@@ -114,7 +102,6 @@ class Exchange:
         "_progressed",
         "_received",
         "_retry_after",
-        "_reused",
         "_sent",
         "_sent_at",
         "_settled",
@@ -154,6 +141,7 @@ class Exchange:
         self._deadline = self._loop.time() + timeouts.exchange_s
         self._connection: Connection | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
         self._over: asyncio.Future[Cause] = self._loop.create_future()
         self._upstream_over: asyncio.Future[None] = self._loop.create_future()  # nothing more comes from the provider
         self._client: Client | None = None
@@ -164,10 +152,10 @@ class Exchange:
         self._pending: list[bytes] = []  # released before the client's head was out
         self._farewell: Callable[[Client], None] | None = None  # how the client's answer ends; nothing follows it
         self._stream = False  # bytes have been released: the client's answer is a 200 that began
-        self._sent = self._reused = self._settled = False
+        self._sent = self._settled = False
         self._sent_at = self._last_byte_at = 0.0
         self._paused = False
-        self._progressed = 0.0
+        self._progressed = self._due = 0.0
         self._received = 0
         self._status = 0
         self._content_type = ""
@@ -243,12 +231,15 @@ class Exchange:
         self._status = status
         if status != 200:
             self._retry_after = retry_after_ns(headers)
-            self._loop.call_later(END_GRACE_S, self._finish, Cause.REFUSED)  # the body may add why, or never end
+            self._grace = self._loop.call_later(END_GRACE_S, self._finish, Cause.REFUSED)  # why may follow, or never
             return
         self._content_type = content_type_of(headers)
         self._encoding = is_encoded(headers)
-        drop = self._outgoing.usage_injected and self._encoding is None
-        self.tap = make_tap(self._content_type, self._model.dialect, drop_usage_event=drop)
+        if self._encoding is not None:
+            self.tap = JsonTap(self._model.dialect)  # nothing can be read in it: bytes to be passed on
+        else:
+            drop = self._outgoing.usage_injected
+            self.tap = make_tap(self._content_type, self._model.dialect, drop_usage_event=drop)
 
     def on_body(self, data: bytes) -> None:
         self._last_byte_at = self._loop.time()
@@ -261,9 +252,8 @@ class Exchange:
         out = tap.feed(data)
         if self.first_byte is None:
             self.first_byte = self._last_byte_at
-            self._rearm()
-            # Not now: an answer that came whole is settled before this runs, and needs no journal.
-            self._loop.call_soon(self._progress)
+            # Not now: an answer that came whole is over before this runs, and needs neither clock nor journal.
+            self._loop.call_soon(self._begin_watch)
         if tap.refusal is not None:
             self._finish(Cause.REFUSED)
             return
@@ -272,8 +262,8 @@ class Exchange:
         if tap.done and not self._over.done():
             if tap.usage is not None:
                 self._finish(Cause.DONE)
-            else:
-                self._loop.call_later(END_GRACE_S, self._done_at_last)  # the usage may still come
+            elif self._grace is None:
+                self._grace = self._loop.call_later(END_GRACE_S, self._done_at_last)  # the usage may still come
         if self._received > self._limits.answer_bytes or (
             self._draining and self._received - self._drain_from > self._limits.drain_bytes
         ):
@@ -310,25 +300,36 @@ class Exchange:
             self.cause = cause
             await self._conclude(cause)
         finally:
-            self._finish(Cause.BROKEN)  # over now, if it was not: who leaves from here on changes nothing
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._draining:
-                self._drains.leave()
-            self._let_go()
-            # What follows does something only after a fault of our own: every other path has been here before.
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        """Give everything back. What is not yet settled or answered here is so by a fault of our own."""
+        try:
             if not self._settled:
                 self.status = self.status or 502
-                self._settle(self._ending(Cause.BROKEN), ("fault",))
-            self._open_error(UpstreamBroken("The model's provider failed to answer."))
-            self._say(_cut)
+                # Of what was seen only what is sure to be told: the fault may lie in the telling.
+                began = self.first_byte is not None
+                self._settle(
+                    Ending(EndState.UPSTREAM_ERROR, began, False, None, self._outgoing.prompt_estimate, 0), ("fault",)
+                )
+        finally:
+            try:
+                self._open_error(UpstreamBroken("The model's provider failed to answer."))
+                self._say(_cut)
+            finally:
+                self._let_go()
+                for timer in (self._timer, self._grace):
+                    if timer is not None:
+                        timer.cancel()
+                if self._draining:
+                    self._drains.leave()
 
     async def _converse(self) -> Cause:
         """Send the request and wait until the call is over. UpstreamError if no connection could be made."""
         upstream, outgoing = self._upstream, self._outgoing
         head = upstream.head(outgoing.body, stream=outgoing.stream)
         connection = upstream.take_idle()
-        self._reused = connection is not None
+        reused = connection is not None
         while True:
             if connection is None:
                 connection = await upstream.connect()
@@ -341,16 +342,14 @@ class Exchange:
             self._rearm()
             connection.send(head, outgoing.body, self)
             cause = await self._over
-            if not (cause is Cause.BROKEN and self._reused and not connection.heard and self._may_retry()):
+            stale = cause is Cause.BROKEN and reused and not connection.heard
+            if not (stale and upstream.provider.retry_stale) or self._client_gone:
                 return cause
             # A kept connection that the provider had closed meanwhile: it took nothing. Once, on a new one.
-            self._reused = self._sent = False
+            reused = self._sent = False
             self._over = self._loop.create_future()
             self._upstream_over = self._loop.create_future()
             connection = None
-
-    def _may_retry(self) -> bool:
-        return self._upstream.provider.retry_stale and not self._client_gone
 
     async def _conclude(self, cause: Cause) -> None:
         """Settle, then answer: a refusal, a whole body, the terminal bytes, or a visible cut."""
@@ -358,13 +357,16 @@ class Exchange:
         if cause not in (Cause.ENDED, Cause.DONE):
             self._let_go()  # whatever else it sends, nobody is told
         if self.error is None:
-            self.error = self._fault(cause)
-        ending = self._ending(cause)
+            self.error = (
+                self._refusal() if cause is Cause.REFUSED else fault_of(cause, tap, encoded=self._encoding is not None)
+            )
+        seen = self._seen(cause)
+        ending, flags = ending_of(seen), flags_of(seen)
         whole = prefix = b""
-        if tap is not None and not self._stream and not self._is_event_stream():
-            if cause is Cause.ENDED:
+        if tap is not None and not self._stream and cause is not Cause.REFUSED:
+            if self.error is None:
                 whole = tap.release()
-            elif cause is not Cause.REFUSED:
+            elif not tap.streams:
                 prefix = tap.partial()  # it stopped in the middle: delivered as far as it came, and visibly cut
         if self._client_gone and not self._stream:
             self.status = 499
@@ -372,8 +374,11 @@ class Exchange:
             self.status = 200
         else:
             self.status = self.error.status if self.error is not None else 502
-        verdict = self._settle(ending, self._flags(cause))
-        await self._books.durable()
+        verdict = self._settle(ending, flags)
+        try:
+            await self._books.durable()
+        except LedgerUnavailable as error:
+            whole, self.error = b"", error  # it cannot be charged, so it must not look whole
         if self._client_gone:
             return
         if self._stream:
@@ -387,22 +392,24 @@ class Exchange:
             self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
 
     def _settle(self, ending: Ending, flags: tuple[str, ...]) -> Verdict:
+        verdict = self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=flags)
         self._settled = True
-        return self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=flags)
+        return verdict
 
     async def _close_stream(self, cause: Cause) -> None:
         """End a stream that has begun: properly if the provider did, else visibly cut, with one error event of ours."""
         tap = self.tap
         assert tap is not None
-        if cause in (Cause.ENDED, Cause.DONE) and self.error is None:
+        if self.error is None:
             self._deliver(tap.release())
             if not self._upstream_over.done():
                 # Settled already; what still comes behind `[DONE]` is let through, but not waited for long.
                 await asyncio.wait((self._upstream_over,), timeout=END_GRACE_S)
             self._say(_end)
             return
-        self._deliver(tap.partial())
-        if self._is_event_stream() and self._encoding is None and tap.at_boundary and self.error is not None:
+        if cause is not Cause.REFUSED:
+            self._deliver(tap.partial())
+        if tap.streams and tap.at_boundary:
             self._deliver(error_event(self.error))
         self._say(_cut)
 
@@ -415,89 +422,19 @@ class Exchange:
         if client is not None:
             farewell(client)
 
-    # --- what is decided from the cause and the tap -----------------------------------------------------------
+    def _seen(self, cause: Cause) -> Seen:
+        encoded = self._received if self._encoding is not None else 0
+        return Seen(cause, self.tap, self._outgoing, self._sent, self._stream, self._client_gone, encoded, self.error)
 
-    def _fault(self, cause: Cause) -> NexusError | None:
-        """Return what is wrong with an exchange that is over, or None if nothing is."""
-        tap = self.tap
-        match cause:
-            case Cause.ENDED:
-                if tap is None or tap.complete or tap.error is not None or not self._is_event_stream():
-                    return None
-                if self._encoding is not None:  # unreadable; its framing ended well, which must do
-                    return None
-                return UpstreamBroken("The model's provider ended the answer early.")
-            case Cause.DONE:
-                return None
-            case Cause.REFUSED:
-                payload: Any = tap.refusal if tap is not None else _parse(self._error_body)
-                return read_refusal(
-                    self._status,
-                    payload,
-                    self._model.dialect,
-                    secret=self._upstream.provider.api_key,
-                    retry_after_ns=self._retry_after,
-                )
-            case Cause.BROKEN:
-                return UpstreamBroken("The model's provider broke off.")
-            case Cause.LATE | Cause.SILENT:
-                return UpstreamTimeout("The model's provider sent nothing for too long.")
-            case Cause.TOO_LONG:
-                return UpstreamTimeout("The answer took longer, or became larger, than this gateway allows.")
-            case Cause.ABANDONED:
-                return ClientGone("The client left before an answer began.")
-            case Cause.SHUT_DOWN:
-                return ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
-
-    def _ending(self, cause: Cause) -> Ending:
-        tap = self.tap
-        complete = tap is not None and tap.complete and tap.error is None and cause in (Cause.ENDED, Cause.DONE)
-        # Part of a document is here: the client gets it, so an answer began.
-        held = tap is not None and not self._is_event_stream() and tap.kept > 0
-        if self._client_gone:
-            end_state = EndState.CLIENT_GONE
-        elif complete:
-            end_state = EndState.COMPLETE
-        elif cause in (Cause.LATE, Cause.SILENT, Cause.TOO_LONG, Cause.SHUT_DOWN) or isinstance(
-            self.error, UpstreamTimeout
-        ):
-            end_state = EndState.TIMEOUT
-        elif (self._stream or held) and (tap is None or tap.error is None):
-            end_state = EndState.UPSTREAM_CUT
-        else:
-            end_state = EndState.UPSTREAM_ERROR
-        began = tap is not None and cause is not Cause.REFUSED and (tap.began or (held and cause is not Cause.ENDED))
-        output_bytes = tap.output_bytes if tap is not None else 0
-        if self._encoding is not None and self._received:  # unreadable, but an answer
-            began, output_bytes = True, self._received
-        return Ending(
-            end_state=end_state,
-            began=began,
-            complete=complete,
-            usage=self._usage(),
-            prompt_estimate=self._outgoing.prompt_estimate,
-            output_bytes=output_bytes,
+    def _refusal(self) -> NexusError:
+        payload: Any = self.tap.refusal if self.tap is not None else _parse(self._error_body)
+        return read_refusal(
+            self._status,
+            payload,
+            self._model.dialect,
+            secret=self._upstream.provider.api_key,
+            retry_after_ns=self._retry_after,
         )
-
-    def _usage(self) -> Usage | None:
-        """Return the usage that the provider reported, unless it cannot be true."""
-        usage = self.tap.usage if self.tap is not None else None
-        if usage is None:
-            return None
-        # The context, not the body's bound: what a provider adds to the prompt is charged, up to where it is absurd.
-        output_bound = max(self._model.context, self._outgoing.output_bound)
-        return usage if is_plausible(usage, self._model.context, output_bound) else None
-
-    def _flags(self, cause: Cause) -> tuple[str, ...]:
-        if self.tap is not None and self.tap.usage is not None and self._usage() is None:
-            return ("implausible_usage",)
-        # The provider got the request and may bill it, though we charge nothing or guess.
-        if self._sent and self.tap is None and cause in (Cause.BROKEN, Cause.LATE, Cause.ABANDONED, Cause.SHUT_DOWN):
-            return ("unknown_upstream_cost",)
-        return ()
-
-    def _is_event_stream(self) -> bool:
-        return self._content_type.startswith("text/event-stream")
 
     # --- small steps ------------------------------------------------------------------------------------------
 
@@ -539,12 +476,17 @@ class Exchange:
         else:
             connection.abort()
 
+    def _begin_watch(self) -> None:
+        if not self._over.done():
+            self._rearm()
+            self._progress()
+
     def _progress(self) -> None:
         tap = self.tap
         # In this order: to ask a document that has not ended costs a scan.
         if tap is not None and not self._over.done() and tap.began:
             self._progressed = self._loop.time()
-            self._books.progress(self._usage(), self._outgoing.prompt_estimate, tap.output_bytes)
+            self._books.progress(usage_of(tap, self._outgoing), self._outgoing.prompt_estimate, tap.output_bytes)
 
     # --- time -------------------------------------------------------------------------------------------------
 
@@ -553,7 +495,8 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
         if not self._over.done():
-            self._timer = self._loop.call_at(self._next_deadline(), self._on_timer)
+            self._due = self._next_deadline()
+            self._timer = self._loop.call_at(self._due, self._on_timer)
 
     def _next_deadline(self) -> float:
         timeouts, due = self._timeouts, self._deadline
@@ -568,6 +511,11 @@ class Exchange:
     def _on_timer(self) -> None:
         now, timeouts = self._loop.time(), self._timeouts
         if self._over.done():
+            return
+        if now - self._due > STOPPED_S and not self._draining:
+            # This process was stopped, or the loop was held: what came meanwhile is read before anybody is timed out.
+            self._due = now
+            self._timer = self._loop.call_later(STOPPED_S, self._on_timer)
             return
         if now >= self._deadline:
             self._finish(Cause.TOO_LONG)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 
 from nexus_proxy.upstream.exchange import Exchange
 
+WIND_UP_S = 10.0  # for exchanges that were told to stop to settle
+
 
 class Supervisor:
     """Runs exchanges. `on_fault` is told of exceptions, which are faults of our own."""
@@ -33,11 +35,12 @@ class Supervisor:
 
     async def finish(self, timeout_s: float) -> int:
         """Wait for the exchanges to end by themselves, then stop the rest. Return how many had to be stopped."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=timeout_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._running and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._running, timeout=left_s)
         stopped = list(self._running.items())
         for _, exchange in stopped:
             exchange.shut_down()
         if stopped:
-            await asyncio.wait([task for task, _ in stopped], timeout=10.0)
+            await asyncio.wait([task for task, _ in stopped], timeout=WIND_UP_S)
         return len(stopped)

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.api.admin import Admin, listening
+from nexus_proxy.api.admin import ARGUMENTS_BYTES_MAX, Admin
 from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
-from nexus_proxy.api.admin_values import INTERNAL_ACCOUNTS
 from nexus_proxy.config import Config, load
 from nexus_proxy.core import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
@@ -25,6 +24,7 @@ from nexus_proxy.ledger.protocol import DeclarePlans, Operation, Outcome
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.schema import INTERNAL
 from nexus_proxy.ledger.sqlite import SqliteStore
+from tests.rig.admins import listening
 
 TOML = """
 [plans.free]
@@ -203,7 +203,6 @@ async def test_what_is_not_there_is_refused(admin: Admin) -> None:
 
 @pytest.mark.parametrize("name", [*INTERNAL.values(), "Revenue"])
 async def test_internal_accounts_are_out_of_reach(admin: Admin, name: str) -> None:
-    assert set(INTERNAL.values()) == INTERNAL_ACCOUNTS
     for verb in (admin.account_create(name), admin.account_set(name, suspended=True), admin.topup(name, "1")):
         with pytest.raises(Refused):
             await verb
@@ -295,6 +294,36 @@ async def test_d07_a_ledger_that_cannot_commit_is_named(served: Path, ledger: Le
     ledger.broken = True
     with pytest.raises(LedgerError, match="the disk is full"):
         await ask(served, "account_create", account="acme")
+
+
+async def test_d13_a_ledger_that_cannot_be_read_is_named(served: Path) -> None:
+    for path in served.parent.glob("nexus.db*"):
+        if path != socket_path(served):
+            path.unlink()
+    with pytest.raises(LedgerError, match=r"503: there is no ledger at .*nexus\.db"):
+        await ask(served, "account_list")
+
+
+async def speak(ledger: Path, sent: bytes) -> bytes:
+    """Send bytes to the socket and return all that comes back before it is closed."""
+    reader, writer = await asyncio.open_unix_connection(socket_path(ledger))
+    writer.write(sent)
+    answer = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+async def test_f05_what_is_not_http_is_not_repeated(served: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answer = await speak(served, b"POST /usage HTTP/1.1\r\nX-Canary\x01: sk-ai-nexus-canary\r\n\r\n")
+    assert b" 400 Bad Request\r\n" in answer
+    assert b"canary" not in answer.lower()
+    assert "canary" not in caplog.text.lower()
+
+
+async def test_arguments_are_bounded(served: Path) -> None:
+    with pytest.raises(LedgerError, match="413"):
+        await ask(served, "topup", note="x" * ARGUMENTS_BYTES_MAX)
 
 
 async def test_a_path_longer_than_an_address_works(admin: Admin, tmp_path: Path) -> None:

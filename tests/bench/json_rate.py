@@ -27,7 +27,7 @@ from tests.rig.door import DoorProcess
 from tests.rig.reckon import charge_nano, nano
 from tests.rig.settings import PRICES, settings
 
-DOOR, BARE = "the door", "bare aiohttp"
+DOOR, BARE = "door", "bare aiohttp"
 RPM_MAX = 1_000_000  # the most that a plan can have: 16,667 requests a second
 
 
@@ -130,9 +130,9 @@ async def _check(door: DoorProcess, served: int) -> None:
 
 def report(rounds: Sequence[Round], console: Console) -> None:
     """Print the rounds, their medians, and how the door compares."""
-    table = Table(title="JSON requests on one core")
-    for name in ("", "round", "requests/s", "p50 ms", "p99 ms", "CPU µs/request", "core used"):
-        table.add_column(name, justify="left" if not name else "right")
+    table = Table(title="JSON requests on one core; CPU is a request's, core is how much of it was used")
+    for name in ("", "round", "requests/s", "p50 ms", "p99 ms", "CPU µs", "core"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     medians = []
     for target in (DOOR, BARE):
         mine = [round_ for round_ in rounds if round_.target == target]

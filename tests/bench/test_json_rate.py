@@ -10,6 +10,7 @@ from tests.bench import json_rate
 from tests.bench.framing import cut
 from tests.bench.json_rate import BARE, DOOR, Worthless, measure, report
 from tests.bench.load import load
+from tests.rig.door import DoorProcess
 
 MESSAGE = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc"
 
@@ -34,15 +35,19 @@ async def test_an_unexpected_answer_and_a_lost_connection_are_failures() -> None
     assert sorted(measured.failures.values()) == [1, 1, 1]
 
 
-async def test_a_run_is_reported_and_its_ledger_agrees(tmp_path: Path) -> None:
+async def test_a_run_is_reported_only_if_its_ledger_agrees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, refused = json_rate._check, []
+
+    async def check_twice(door: DoorProcess, served: int) -> None:
+        with pytest.raises(Worthless, match="the ledger has") as why:
+            await check(door, served + 1)
+        refused.append(why)
+        await check(door, served)
+
+    monkeypatch.setattr(json_rate, "_check", check_twice)
     rounds = await measure(tmp_path, connections=4, seconds=0.3, rounds=1, warm_s=0.1)
+    assert refused
     assert [round_.target for round_ in rounds] == [DOOR, BARE]
     console = Console(record=True, width=120)
     report(rounds, console)
     assert "door / bare" in console.export_text()
-
-
-async def test_a_run_whose_ledger_does_not_agree_is_worthless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_rate, "charge_nano", lambda usage, price: 1)
-    with pytest.raises(Worthless, match="the ledger has"):
-        await measure(tmp_path, connections=1, seconds=0.05, rounds=1, warm_s=0.05)

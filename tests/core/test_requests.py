@@ -265,6 +265,13 @@ def test_a13_a14_other_parameters_are_forwarded_untouched() -> None:
     assert send(**others)[1] == HELLO | others | {"model": "served-name", "max_tokens": 4_096}
 
 
+def test_f2_a_prompt_is_in_no_repr() -> None:
+    request = parse(user="canary-user", stop="canary-stop")
+    assert "canary" in json.dumps(request.body)
+    assert "canary" not in repr(request)
+    assert "canary" not in repr(prepare(request, MODEL))
+
+
 # --- what changes the price -----------------------------------------------------------------------------------------
 
 SEARCH_TOOL = {"type": "builtin_function", "function": {"name": "$web_search"}}
@@ -277,6 +284,10 @@ SEARCH_TOOL = {"type": "builtin_function", "function": {"name": "$web_search"}}
         ({"search_options": {"forced_search": True}}, "search_options"),
         ({"web_search_options": {}}, "web_search_options"),
         ({"service_tier": "priority"}, "service_tier"),
+        ({"service_tier": "auto"}, "service_tier"),
+        ({"service_tier": "default"}, "service_tier"),
+        ({"service_tier": False}, "service_tier"),
+        ({"enable_search": 0}, "enable_search"),
         ({"service_tier": ["auto"]}, "service_tier"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"models": ["dearest"]}, "models"),
@@ -303,8 +314,6 @@ def test_a_tool_without_a_name_for_its_type_is_refused(tool: dict[str, Any]) -> 
     "parameters",
     [
         {"enable_search": False},
-        {"service_tier": "auto"},
-        {"service_tier": "default"},
         {"modalities": ["text"]},
         {"tools": []},
         {"tools": [{"type": "function", "function": {"name": "web_search"}}]},

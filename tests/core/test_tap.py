@@ -45,6 +45,24 @@ DOCUMENTS = load("json")
 ANSWERS = [golden for golden in STREAMS if not golden.expect["refusal"]]
 
 
+def chunk(text: str = "x", **more: Any) -> bytes:
+    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}], **more}) + b"\n\n"
+
+
+def stream(drop: bool = False, dialect: Dialect = PLAIN) -> Any:
+    return SseTap(dialect, drop_usage_event=drop)
+
+
+def document(dialect: Dialect = PLAIN) -> Any:
+    return JsonTap(dialect)
+
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
+USAGE_EVENT = b"data: " + orjson.dumps({"choices": [], "usage": USAGE}) + b"\n\n"
+ERROR = b'data: {"error":{"message":"busy","code":429}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
 def name_of(golden: Golden) -> str:
     return golden.name
 
@@ -73,6 +91,7 @@ def check(golden: Golden, tap: Any, given: bytes, body: bytes) -> None:
     assert (tap.usage and asdict(tap.usage)) == expect["usage"]
     assert tap.output_bytes == expect["output_bytes"]
     assert tap.complete == expect["complete"]
+    assert tap.broken == (not tap.complete and tap.error is None)
     last = re.search(rb"(?<=[\r\n])data: ?\[DONE\]", body)
     assert tap.done == bool(last)
     terminal = body[last.start() :] if last else b""
@@ -90,7 +109,7 @@ def run(golden: Golden, pieces: list[bytes], body: bytes, drop: bool = False) ->
         assert tap.at_boundary == is_boundary(given)
     tap.end()
     check(golden, tap, given, body)
-    assert {str(index): reason for index, reason in tap.finish.items()} == golden.expect["finish"]
+    assert {str(index): reason for index, reason in tap._tap.finish.items()} == golden.expect["finish"]
 
 
 @pytest.mark.parametrize("golden", STREAMS, ids=name_of)
@@ -161,10 +180,7 @@ def test_b32_a_document_at_every_cut(golden: Golden) -> None:
         tap = golden.tap()
         given = tap.feed(body[:cut]) + tap.feed(body[cut:])
         tap.end()
-        if not given:
-            assert tap.whole == body
-        else:
-            assert tap.whole is None
+        if given:
             assert given == body[:cut]
             assert not given.strip()
         if golden.expect["refusal"]:
@@ -174,6 +190,7 @@ def test_b32_a_document_at_every_cut(golden: Golden) -> None:
         assert (tap.usage and asdict(tap.usage)) == golden.expect["usage"]
         assert tap.output_bytes == golden.expect["output_bytes"]
         assert tap.complete == tap.began == golden.expect["complete"]
+        assert not tap.broken
         assert tap.kept == len(body) - len(given)
         assert given + tap.release() == body
         assert text in body
@@ -197,31 +214,137 @@ def test_b19_a_document_that_broke_off_counts_what_came(golden: Golden) -> None:
     assert golden.expect["output_bytes"] <= whole.output_bytes <= golden.expect["output_bytes"] + 99  # escapes count
 
 
+# --- what a body is, by its first bytes ------------------------------------------------------------------------------
+
+UNTOLD = ["", "text/plain; charset=utf-8", "application/octet-stream", "application/json", "text/html"]
+
+
+@pytest.mark.parametrize("golden", STREAMS, ids=name_of)
+@pytest.mark.parametrize("before", [b"", b"\xef\xbb\xbf", b": hello\n\n", b"event: x\n", b"id:1\n", b"retry:9\r\n"])
+def test_b42_a_stream_is_one_whatever_its_media_type_and_its_cuts(golden: Golden, before: bytes) -> None:
+    body = before + golden.body
+    dialect = IN_CHOICE if golden.expect["usage_in_choice"] else PLAIN
+    for number, cut in enumerate([*range(20), len(body) - 9]):
+        tap = make_tap(UNTOLD[number % len(UNTOLD)], dialect, drop_usage_event=False)
+        pieces = [body[:cut], body[cut : cut + 1], body[cut + 1 :]]
+        given = b""
+        for piece in pieces:
+            assert tap.kept <= len(body)
+            given += tap.feed(piece)
+        assert tap.streams
+        tap.end()
+        if golden.expect["refusal"] and given:  # a comment had gone out
+            assert tap.error is not None
+            continue
+        check(golden, tap, given, body)
+
+
+@pytest.mark.parametrize("golden", DOCUMENTS, ids=name_of)
+def test_b42_a_document_is_one_whatever_its_media_type_and_its_cuts(golden: Golden) -> None:
+    if golden.name.startswith("garbage"):
+        return
+    dialect = IN_CHOICE if golden.expect["usage_in_choice"] else PLAIN
+    for before in (b"", b" ") if golden.body.startswith(b"\n") else (b"", b" ", b"\xef\xbb\xbf"):
+        for number, cut in enumerate(range(9)):
+            body = before + golden.body
+            tap = make_tap(["text/event-stream", "", "text/plain"][number % 3], dialect, drop_usage_event=True)
+            given = tap.feed(body[:cut]) + tap.feed(body[cut:])
+            assert not tap.streams
+            tap.end()
+            if tap.refusal is not None:
+                assert golden.expect["refusal"]
+                continue
+            assert (tap.error is not None) == golden.expect["refusal"]
+            assert (tap.usage and asdict(tap.usage)) == golden.expect["usage"]
+            assert tap.complete == golden.expect["complete"]
+            assert given + tap.release() == body
+
+
+def test_b42_white_space_goes_out_before_it_is_known_what_comes() -> None:
+    for content_type in ("", "text/event-stream"):
+        for rest, streams in ((ERROR, True), (b'{"error":"late"}', False)):
+            tap = make_tap(content_type, PLAIN, drop_usage_event=False)
+            assert tap.feed(b"") == b""
+            assert tap.feed(b"\r\n") == b"\r\n"
+            assert tap.feed(b" \n") == b" \n"
+            tap.feed(rest)
+            tap.end()
+            assert tap.streams == streams
+            assert tap.refusal is None  # a byte had gone out
+            assert tap.error is not None
+        tap = make_tap(content_type, PLAIN, drop_usage_event=False)
+        tap.feed(b"\n" + ERROR)
+        assert tap.refusal is not None
+        within = make_tap("", PLAIN, drop_usage_event=False)
+        within.feed(b" ")
+        within.feed(ERROR)
+        assert not within.streams
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"d", b"dat", b"data", b"id", b"\xef\xbb", b"\xef\xbb\xbf", b"\n\xef\xbb\xbfre", b" "]
+)
+def test_b18_what_has_not_decided_is_kept_and_given_back(head: bytes) -> None:
+    for content_type, streams in (("", False), ("text/event-stream", True)):
+        for finish in ("partial", "release", "end"):
+            tap = make_tap(content_type, PLAIN, drop_usage_event=False)
+            given = tap.feed(head)
+            assert given + b"x" * tap.kept == given + b"x" * len(head.strip() and head)
+            assert (tap.streams, tap.began, tap.broken, tap.complete) == (streams, False, False, False)
+            if finish == "end":
+                tap.end()
+                assert tap.broken == streams
+                finish = "release"
+            assert given + getattr(tap, finish)() == head
+
+
+PIECES = [
+    b"\n",
+    b"\r",
+    b" ",
+    b"\xef\xbb\xbf",
+    b"d",
+    b"data:",
+    b"id",
+    b": x",
+    b"{",
+    b'{"choices":[{',
+    b"<",
+    chunk(),
+    DONE,
+]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.integers(0, 200), max_size=5), st.sampled_from(UNTOLD)
+)
+def test_b32_whatever_comes_no_byte_is_lost_and_no_cut_changes_what_it_is(
+    parts: list[bytes], at: list[int], content_type: str
+) -> None:
+    body = b"".join(parts)
+    cuts = sorted(cut for cut in at if cut < len(body))
+    for streams in (content_type, "text/event-stream"):
+        whole, tap = (make_tap(streams, PLAIN, drop_usage_event=False) for _ in range(2))
+        whole.feed(body)
+        given = b"".join(tap.feed(body[a:b]) for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True))
+        for one in (whole, tap):
+            one.end()
+        for seen in ("streams", "began", "broken", "complete", "output_bytes", "usage"):
+            assert getattr(tap, seen) == getattr(whole, seen), seen
+        assert given + tap.release() == body
+
+
+@pytest.mark.parametrize("body", [b"<html>data: x", b"daten\n", b"[1]", b"id\n", b"eventual", b"\xef\xbbdata: x"])
+def test_b14_what_only_begins_like_a_stream_is_what_its_media_type_says(body: bytes) -> None:
+    tap = make_tap("text/html", PLAIN, drop_usage_event=False)
+    given = b"".join(tap.feed(body[n : n + 1]) for n in range(len(body)))
+    tap.end()
+    assert (tap.streams, tap.began, tap.broken) == (False, False, False)
+    assert given + tap.release() == body
+    assert make_tap("Text/Event-Stream;charset=UTF-8", PLAIN, drop_usage_event=True).streams
+
+
 # --- streams, case by case ------------------------------------------------------------------------------------------
-
-
-def chunk(text: str = "x", **more: Any) -> bytes:
-    return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": {"content": text}}], **more}) + b"\n\n"
-
-
-def stream(drop: bool = False, dialect: Dialect = PLAIN) -> Any:
-    return SseTap(dialect, drop_usage_event=drop)
-
-
-def document(dialect: Dialect = PLAIN) -> Any:
-    return JsonTap(dialect)
-
-
-USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
-USAGE_EVENT = b"data: " + orjson.dumps({"choices": [], "usage": USAGE}) + b"\n\n"
-ERROR = b'data: {"error":{"message":"busy","code":429}}\n\n'
-DONE = b"data: [DONE]\n\n"
-
-
-def test_content_type_decides_which_tap() -> None:
-    assert isinstance(make_tap("Text/Event-Stream;charset=UTF-8", PLAIN, drop_usage_event=True), SseTap)
-    assert isinstance(make_tap("application/json", PLAIN, drop_usage_event=True), JsonTap)  # B42
-    assert isinstance(make_tap("", PLAIN, drop_usage_event=False), JsonTap)
 
 
 def test_everything_goes_out_at_once_after_the_first_event() -> None:
@@ -597,7 +720,7 @@ def test_b30_a_long_document_is_streamed_and_its_last_byte_waits(size: int, tail
     tap.end()
     tap.end()
     assert tap.complete
-    assert tap.whole is None
+    assert not tap.broken
     assert not tap.at_boundary
     assert tap.usage == Usage(77, 3)
     assert ANSWER_BYTES_MAX < tap.output_bytes < len(body)
@@ -645,7 +768,6 @@ def test_b43_blank_lines_go_out_at_once_and_an_error_after_them_is_relayed() -> 
     tap.end()
     assert tap.refusal is None
     assert tap.error == {"error": "late"}
-    assert tap.whole is None
     assert not tap.complete
     assert tap.release() == b'{"error":"late"}'
 
@@ -657,14 +779,151 @@ def test_b14_what_is_no_completion_is_relayed_and_did_not_begin(body: bytes) -> 
     tap = document()
     tap.feed(body)
     tap.end()
-    assert (tap.began, tap.complete, tap.refusal, tap.output_bytes) == (False, False, None, 0)
-    assert tap.whole == body == tap.release()
+    assert (tap.began, tap.complete, tap.broken, tap.refusal, tap.output_bytes) == (False, False, False, None, 0)
+    assert tap.release() == body
     tap.end()
+
+
+WHOLE = orjson.dumps(
+    {
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "tide"}, "finish_reason": "stop"}],
+        "usage": USAGE,
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        WHOLE[:-1],
+        WHOLE + b"}",
+        WHOLE + b"x",
+        WHOLE + WHOLE,
+        WHOLE + b"\n" + WHOLE,
+        b"\xef\xbb\xbf" + WHOLE + b"\0",
+        WHOLE.replace(b"tide", b"ti\xff\xfe"),
+        WHOLE.replace(b"}]", b"},]"),
+        b"oops " + WHOLE,
+    ],
+)
+def test_b19_b45_a_completion_that_does_not_parse_is_charged_and_broken(body: bytes) -> None:
+    tap = document()
+    assert tap.feed(body) == b""
+    tap.end()
+    assert (tap.began, tap.broken, tap.complete) == (True, True, False)
+    assert (tap.usage, tap.output_bytes) == (Usage(9, 3), 4)
+    assert tap.error is tap.refusal is None
+    assert body.startswith(tap.partial())
+
+
+def test_b19_a_completion_cut_under_clean_framing_counts_what_came() -> None:
+    for cut in range(len(WHOLE)):
+        tap = document()
+        tap.feed(WHOLE[:cut])
+        tap.end()
+        assert not tap.complete
+        assert tap.broken == tap.began == (b"[{" in WHOLE[:cut])
+        assert tap.release() == WHOLE[:cut]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"error":{"message":"bu', b'{"error":"busy"}}', b"<p>{}</p>", b'{"id":1', b"\x1f\x8b"]
+)
+def test_b14_what_does_not_parse_and_is_no_completion_is_not_broken(body: bytes) -> None:
+    tap = document()
+    tap.feed(body)
+    tap.end()
+    assert (tap.began, tap.broken, tap.complete, tap.usage) == (False, False, False, None)
+
+
+LONG = b"y" * ANSWER_BYTES_MAX
+
+
+@pytest.mark.parametrize("size", [ANSWER_BYTES_MAX // 3, 10**8])
+@pytest.mark.parametrize("padding", [b"", LONG], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "reasons", [[b'"stop"'], [b"null"], [b'""'], [b'"stop"', b'"len\\u0067th"'], [b'"stop"', b"null"]]
+)
+def test_a_document_is_complete_if_every_choice_has_a_finish_reason(
+    reasons: list[bytes], padding: bytes, size: int
+) -> None:
+    choices = [
+        b'{"index":%d,"finish_reason":%s,"message":{"content":"x","finish_reason":"no"},"logprobs":{"content":[]}}'
+        % one
+        for one in enumerate(reasons)
+    ]
+    body = b'{"choices":[%s],"usage":{"prompt_tokens":9,"completion_tokens":3},"p":"%s"}' % (
+        b",".join(choices),
+        padding,
+    )
+    tap = document()
+    for at in range(0, len(body), size):
+        tap.feed(body[at : at + size])
+    tap.end()
+    assert tap.streaming == bool(padding)
+    assert (tap.began, tap.broken, tap.usage) == (True, False, Usage(9, 3))
+    assert tap.complete == all(len(reason) > 4 and reason != b"null" for reason in reasons)
+
+
+def test_a_document_without_any_choice_but_a_usage_began() -> None:
+    for body in (b'{"usage":{"prompt_tokens":9}}', b'{"choices":[],"usage":{"prompt_tokens":9}}'):
+        tap = document()
+        tap.feed(body)
+        tap.end()
+        assert (tap.began, tap.complete, tap.broken) == (True, False, False)
+
+
+@pytest.mark.parametrize("tail", [b"x", b" 1", b"}", b"{}", b'"', b"\0"])
+def test_a_long_document_with_something_behind_it_is_broken(tail: bytes) -> None:
+    body = WHOLE[:-1] + b',"p":"' + LONG + b'"}'
+    for pieces in ([body + tail], [body, tail], [body + b"\n", b" ", tail]):
+        tap = document()
+        for piece in pieces:
+            tap.feed(piece)
+        tap.end()
+        assert (tap.began, tap.broken, tap.complete, tap.usage) == (True, True, False, Usage(9, 3))
+
+
+# --- thinking --------------------------------------------------------------------------------------------------------
+
+THOUGHT = Usage(9, 3, reasoning=1, flagged=True)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_reasoning_that_is_seen_and_not_counted_is_priced_as_thinking(key: str) -> None:
+    delta = b"data: " + orjson.dumps({"choices": [{"delta": {key: "hm"}}]}) + b"\n\n"
+    for events in ([delta, USAGE_EVENT], [USAGE_EVENT, delta]):
+        tap = stream()
+        for event in events:
+            tap.feed(event)
+        assert (tap.thought, tap.usage) == (True, THOUGHT)
+    tap.feed(chunk(usage={**USAGE, "completion_tokens_details": {"reasoning_tokens": 2}}))
+    assert tap.usage == Usage(9, 3, reasoning=2)
+    body = WHOLE.replace(b'"content":"tide"', b'"%s":"hm","content":"tide"' % key.encode())
+    for whole in (body, body[:-1], body[:-1] + b',"p":"' + LONG + b'"}'):
+        tap = document()
+        tap.feed(whole)
+        tap.end()
+        assert (tap.thought, tap.usage) == (True, THOUGHT)
+
+
+def test_what_is_no_reasoning_is_not_priced_as_thinking() -> None:
+    tap = stream()
+    tap.feed(b"data: " + orjson.dumps({"choices": [{"delta": {"reasoning_content": "", "content": "a"}}]}) + b"\n\n")
+    tap.feed(USAGE_EVENT)
+    assert (tap.thought, tap.usage) == (False, Usage(9, 3))
+    calls = b'"reasoning":"","content":[{"type":"text","reasoning":"no"}],"tool_calls":[{"reasoning":"no"}]'
+    body = WHOLE.replace(b'"content":"tide"', calls)
+    for whole in (body, body[:-1]):
+        tap = document()
+        tap.feed(whole)
+        tap.end()
+        assert (tap.thought, tap.usage) == (False, Usage(9, 3))
 
 
 # --- the scanner ----------------------------------------------------------------------------------------------------
 
-KEYS = st.sampled_from(["usage", "choices", "a", 'q"', "back\\", "{"])
+KEYS = st.sampled_from(["usage", "choices", "finish_reason", "a", 'q"', "back\\", "{"])
 VALUES = st.recursive(
     st.none() | st.integers(-5, 5) | st.text(alphabet='a"\\{}[],:浪\n', max_size=6),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
@@ -681,6 +940,9 @@ def test_b30_the_scanner_finds_what_a_parser_finds(found: dict[str, Any], at: se
         scanner.feed(body[a:b])
     assert scanner.closed
     choices = found.get("choices")
+    dicts = [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    ends = [isinstance(choice.get("finish_reason"), str) and choice["finish_reason"] != "" for choice in dicts]
+    assert scanner.finished == (bool(dicts) and all(ends))
     assert scanner.choices == (isinstance(choices, list) and any(isinstance(choice, dict) for choice in choices))
     assert (json.loads(scanner.usage) if "usage" in found else scanner.usage) == found.get("usage", b"")
     usages = [c["usage"] for c in choices if isinstance(c, dict) and "usage" in c] if isinstance(choices, list) else []

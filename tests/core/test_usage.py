@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.core.usage import TOKENS_MAX, Usage, later_usage, read_usage
+from nexus_proxy.core.usage import COUNT_MAX, Usage, later_usage, read_usage, with_thinking
 
 COUNTED = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 
@@ -45,12 +45,12 @@ def test_placeholders_are_not_real(found: Any) -> None:
     assert read_usage(found) is None
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.0, 5.5, "5", True, math.nan, 1e30, TOKENS_MAX + 1, [5], {"a": 1}])
+@pytest.mark.parametrize("wrong", [0, -1, 1.0, 5.5, "5", True, math.nan, 1e30, COUNT_MAX + 1, [5], {"a": 1}])
 def test_b28_a_prompt_that_is_no_count_is_not_real(wrong: Any) -> None:
     assert read_usage({**COUNTED, "prompt_tokens": wrong}) is None
 
 
-@pytest.mark.parametrize("wrong", [-1, 1.0, "5", False, math.nan, 1e30, TOKENS_MAX + 1, [5]])
+@pytest.mark.parametrize("wrong", [-1, 1.0, "5", False, math.nan, 1e30, COUNT_MAX + 1, [5]])
 def test_b28_a_completion_that_is_no_count_makes_the_usage_not_real(wrong: Any) -> None:
     assert read_usage({**COUNTED, "completion_tokens": wrong}) is None
 
@@ -102,6 +102,12 @@ def test_b25_else_the_most_of_each_flagged() -> None:
     assert later_usage(Usage(10, 4), Usage(9, 5)) == Usage(10, 5, flagged=True)
 
 
+def test_reasoning_that_was_seen_and_not_counted_is_one_token_flagged() -> None:
+    assert with_thinking(Usage(5, 3)) == Usage(5, 3, reasoning=1, flagged=True)
+    for known in (Usage(5, 3, reasoning=2), Usage(5, 0)):
+        assert with_thinking(known) is known
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**13), 10**13) | st.floats() | st.text(max_size=3),
     lambda inner: (
@@ -119,8 +125,8 @@ def test_b28_e16_whatever_is_reported_every_count_is_sound(found: dict[str, Any]
     first, second = read_usage(found, other), read_usage(other)
     for usage in (first, second, later_usage(first, second) if second else None):
         if usage is not None:
-            assert 0 < usage.prompt <= TOKENS_MAX
-            assert 0 <= usage.completion <= TOKENS_MAX
+            assert 0 < usage.prompt <= COUNT_MAX
+            assert 0 <= usage.completion <= COUNT_MAX
             assert usage.cached >= 0
             assert usage.cache_write >= 0
             assert usage.cached + usage.cache_write <= usage.prompt

@@ -7,6 +7,8 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,15 @@ def test_once_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
     (after,) = re.findall(r"balance after\s+([\d.]+) USD", done.stdout)
     assert after == f"{5 - float(due):.9f}".rstrip("0")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_that_knows_only_ascii_is_shown_everything_too(tmp_path: Path) -> None:
+    poor = {**environment(tmp_path), "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    poor.pop("PYTHONIOENCODING", None)
+    done = subprocess.run([*PROGRAM, "demo", "--once"], capture_output=True, timeout=60, check=False, env=poor)
+    assert done.returncode == 0, done.stderr
+    assert b"agree to the last nano-dollar" in done.stdout
+    assert done.stdout.isascii()
 
 
 def test_once_fails_if_the_charge_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,8 +83,15 @@ def test_it_serves_until_interrupted(tmp_path: Path) -> None:
             assert 0 < 5 - float(json.loads(listed)[0]["balance"]) < 0.01
             models = {row["model"]: row for row in json.loads(_ask("usage", "--by", "model", config=config))}
             assert models["demo-chat"]["requests"] == 2
+            assert json.loads(_ask("config", "check", config=config))["models"] == ["demo-chat"]
+            made = datetime.fromtimestamp(client.models.retrieve("demo-chat").created, UTC)
+            assert abs(datetime.now(UTC) - made) < timedelta(hours=1)
+            (metrics,) = re.findall(r"metrics\s+(http://\S+/metrics)", said)
+            with urllib.request.urlopen(metrics) as answer:
+                assert b"nexus_requests" in answer.read()
         finally:
             demo.send_signal(signal.SIGINT)
+        assert demo.stdout.read().endswith("The demo's ledger is gone.\n")
         assert demo.wait(30) == 0
     assert list(tmp_path.iterdir()) == []
 

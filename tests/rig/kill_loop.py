@@ -41,7 +41,7 @@ class Saw:
 
 def limit_of(tag: str) -> int:
     """Return the limit of output tokens that a request asks for: by it the ledger's rows are told apart."""
-    return 16 + int(tag[1:]) % 8000
+    return 200 + int(tag[1:]) % 7900  # never below what the provider reports
 
 
 class KillLoop:

@@ -6,13 +6,14 @@ played exactly; the sink is a list of what it was told.
 
 import asyncio
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.upstream.connection import HEAD_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, Connection, Headers
+from nexus_proxy.upstream.connection import FRAMING_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, Connection, Headers
 
 HEAD, BODY = b"POST /v1/chat/completions HTTP/1.1\r\n\r\n", b"{}"
 
@@ -261,7 +262,7 @@ def test_a_head_that_does_not_end_is_dropped_at_its_limit() -> None:
     while not heard.ended:
         line.feed(b"x-a: " + b"b" * 993 + b"\r\n")
         fed += 1000
-        assert fed <= HEAD_BYTES_MAX + 1000
+        assert fed <= FRAMING_BYTES_MAX + 1000
     assert heard.ended == "broken"
     assert line.wire.aborted
 
@@ -269,7 +270,7 @@ def test_a_head_that_does_not_end_is_dropped_at_its_limit() -> None:
 def test_a_long_body_in_the_piece_with_the_head_is_no_long_head() -> None:
     line = Line()
     heard = line.ask()
-    size = 2 * HEAD_BYTES_MAX
+    size = 2 * FRAMING_BYTES_MAX
     line.feed(answer(b"Content-Length: %d" % size, body=b"x" * size))
     assert (heard.ended, len(heard.body)) == ("end", size)
 
@@ -325,14 +326,16 @@ def test_bytes_that_nobody_asked_for_end_an_idle_connection() -> None:
     assert line.lost == 1
 
 
-def test_a_request_on_a_connection_that_closed_is_broken_at_once() -> None:
-    for end in (lambda line: line.wire.close(), lambda line: line.hang_up()):
-        line = Line()
-        end(line)
-        heard = line.ask()
-        assert heard.ended == "broken"
-        assert not line.connection.heard
-        assert line.wire.sent == []
+@pytest.mark.parametrize("lost", [False, True], ids=["closing", "lost"])
+def test_a_request_on_a_connection_that_closed_is_broken_at_once(lost: bool) -> None:
+    line = Line()
+    line.wire.close()
+    if lost:
+        line.hang_up()
+    heard = line.ask()
+    assert heard.ended == "broken"
+    assert not line.connection.heard
+    assert line.wire.sent == []
 
 
 @pytest.mark.parametrize("size", [2, 65_535, 65_536, 1_000_000])
@@ -376,18 +379,15 @@ def test_nothing_is_heard_after_an_abort_out_of_a_callback() -> None:
 def test_c6_pause_and_resume_reach_the_wire_while_it_is_open() -> None:
     line = Line()
     line.ask()
-    line.connection.pause()
-    assert not line.wire.reading
+    reading = []
+    for step in (line.connection.pause, line.connection.resume, line.connection.pause, line.wire.close):
+        step()
+        reading.append(line.wire.reading)
     line.connection.resume()
-    assert line.wire.reading
-    line.connection.pause()
-    line.wire.close()
-    line.connection.resume()
-    assert not line.wire.reading
+    assert [*reading, line.wire.reading] == [False, True, False, False, False]
     line.hang_up()
-    line.connection.pause()
-    line.connection.resume()
-    line.connection.abort()
+    for step in (line.connection.pause, line.connection.resume, line.connection.abort):
+        step()
 
 
 @given(
@@ -403,7 +403,7 @@ def test_any_bytes_at_any_cuts_end_exactly_once(
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     line = Line()
     heard = line.ask()
-    line.feed(*(data[start:end] for start, end in zip(edges, edges[1:], strict=False)))
+    line.feed(*(data[start:end] for start, end in pairwise(edges)))
     assert heard.ended in ("", "end", "broken")
     if heard.ended == "broken" or line.wire.is_closing():
         assert not line.connection.reusable

@@ -109,7 +109,7 @@ async def test_an_answer_is_kept_for_a_while(system: System, monkeypatch: pytest
 async def test_b2_no_such_name_is_an_oserror_and_is_not_kept(system: System, fault: Exception) -> None:
     system.answers["a.test"] = fault
     resolver = Resolver("a.test", 443)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"not known|not a host name"):
         await resolver.addresses()
     system.answers["a.test"] = ["192.0.2.1"]
     assert await resolver.addresses() == ["192.0.2.1"]
@@ -124,7 +124,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_news(system: System) -> Non
         async with asyncio.timeout(0.01):
             await resolver.addresses()
     system.hangs["a.test"].set()
-    with pytest.raises(OSError):
+    with pytest.raises(socket.gaierror):
         await resolver.addresses()
 
 

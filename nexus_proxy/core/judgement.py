@@ -1,0 +1,115 @@
+"""What an exchange that is over comes to: what was wrong with it, and what the ledger is told of it.
+
+Strategy: why it is over is one value, `Cause`; what was seen is in the tap. Everything here follows from these, so that
+every combination can be a line of a table.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from nexus_proxy.core.requests import Outgoing
+from nexus_proxy.core.settlement import Ending, EndState
+from nexus_proxy.core.tap import Tap
+from nexus_proxy.core.usage import Usage, is_plausible
+from nexus_proxy.errors import ClientGone, NexusError, ShuttingDown, UpstreamBroken, UpstreamTimeout
+
+
+class Cause(Enum):
+    """Why an exchange is over."""
+
+    ENDED = "the body ended as its framing says"
+    DONE = "[DONE] came, and the usage with it or not at all"
+    REFUSED = "the provider answered with an error"
+    BROKEN = "the provider could not be reached, hung up, or sent something that is not HTTP"
+    LATE = "no byte of an answer came in time"
+    SILENT = "the answer stopped in the middle"
+    TOO_LONG = "the whole exchange took too long, or its answer was too large"
+    ABANDONED = "the client left, and nobody reads on"
+    SHUT_DOWN = "this server is ending"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an exchange saw. `tap` is None if no answer began, `encoded` are the bytes of one that cannot be read."""
+
+    cause: Cause
+    tap: Tap | None
+    outgoing: Outgoing
+    sent: bool  # the provider has, or may have, the request
+    streaming: bool  # the client has bytes of the answer
+    client_gone: bool
+    encoded: int = 0  # bytes
+    error: NexusError | None = None  # what is wrong, as the client is told
+
+
+def fault_of(cause: Cause, tap: Tap | None, *, encoded: bool) -> NexusError | None:
+    """Return what is wrong with an exchange that is over, or None. What a refusal says is read elsewhere."""
+    match cause:
+        case Cause.ENDED:
+            # What is encoded cannot be judged: that its framing ended well must do.
+            early = tap is not None and tap.broken and not encoded
+            return UpstreamBroken("The model's provider ended the answer early.") if early else None
+        case Cause.DONE:
+            return None
+        case Cause.REFUSED | Cause.BROKEN:
+            return UpstreamBroken("The model's provider broke off.")
+        case Cause.LATE | Cause.SILENT:
+            return UpstreamTimeout("The model's provider sent nothing for too long.")
+        case Cause.TOO_LONG:
+            return UpstreamTimeout("The answer took longer, or became larger, than this gateway allows.")
+        case Cause.ABANDONED:
+            return ClientGone("The client left before an answer began.")
+        case Cause.SHUT_DOWN:
+            return ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
+
+
+def usage_of(tap: Tap | None, outgoing: Outgoing) -> Usage | None:
+    """Return the usage that the provider reported, unless it cannot be true of this request."""
+    usage = tap.usage if tap is not None else None
+    if usage is None or not is_plausible(usage, outgoing.input_bound, outgoing.output_bound):
+        return None
+    return usage
+
+
+def ending_of(seen: Seen) -> Ending:
+    """Return what the settlement is decided from."""
+    tap, cause = seen.tap, seen.cause
+    ended = cause in (Cause.ENDED, Cause.DONE)
+    complete = ended and tap is not None and tap.complete and tap.error is None
+    # Part of a document is here; the client gets it, so an answer began.
+    held = tap is not None and not tap.streams and tap.kept > 0 and cause not in (Cause.ENDED, Cause.REFUSED)
+    began = tap is not None and cause is not Cause.REFUSED and (tap.began or held)
+    output_bytes = tap.output_bytes if tap is not None else 0
+    if seen.encoded:
+        began, output_bytes = True, seen.encoded
+    return Ending(
+        end_state=_end_state(seen, complete=complete, began=began),
+        began=began,
+        complete=complete,
+        usage=usage_of(tap, seen.outgoing),
+        prompt_estimate=seen.outgoing.prompt_estimate,
+        output_bytes=output_bytes,
+    )
+
+
+def _end_state(seen: Seen, *, complete: bool, began: bool) -> EndState:
+    if seen.client_gone:
+        return EndState.CLIENT_GONE
+    if complete:
+        return EndState.COMPLETE
+    if seen.cause in (Cause.LATE, Cause.SILENT, Cause.TOO_LONG, Cause.SHUT_DOWN):
+        return EndState.TIMEOUT
+    if isinstance(seen.error, UpstreamTimeout):
+        return EndState.TIMEOUT
+    cut = (seen.streaming or began) and (seen.tap is None or seen.tap.error is None)
+    return EndState.UPSTREAM_CUT if cut else EndState.UPSTREAM_ERROR
+
+
+def flags_of(seen: Seen) -> tuple[str, ...]:
+    """Return the words for the row of an exchange that somebody may want to look at."""
+    tap = seen.tap
+    if tap is not None and tap.usage is not None and usage_of(tap, seen.outgoing) is None:
+        return ("implausible_usage",)
+    # The provider has the request and may bill it, though we charge nothing.
+    unanswered = tap is None and seen.cause in (Cause.BROKEN, Cause.LATE, Cause.ABANDONED, Cause.SHUT_DOWN)
+    return ("unknown_upstream_cost",) if seen.sent and unanswered else ()

@@ -1,0 +1,65 @@
+"""The balance as a JSON number: exact, with 2 to 9 decimals."""
+
+import re
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from nexus_proxy.api.balance import balance
+from nexus_proxy.appkeys import CONFIG, KEY, READER
+from nexus_proxy.errors import LedgerError, LedgerUnavailable
+from nexus_proxy.ledger.protocol import AccountRow
+
+
+def request(row: AccountRow | LedgerError) -> web.Request:
+    async def account(account_id: int) -> AccountRow:
+        assert account_id == 7
+        if isinstance(row, LedgerError):
+            raise row
+        return row
+
+    app = web.Application()
+    app[CONFIG] = cast(Any, SimpleNamespace(currency="CNY"))
+    app[READER] = cast(Any, SimpleNamespace(account=account))
+    found = make_mocked_request("GET", "/", app=app)
+    found[KEY] = cast(Any, SimpleNamespace(account=SimpleNamespace(account_id=7)))
+    return found
+
+
+def row(balance_nano: int, last_entry_ms: int | None = None) -> AccountRow:
+    return AccountRow(7, "acme", None, False, 0, balance_nano, 1, 2, 123_456_789, 86_400_000, last_entry_ms)
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "0.00"),
+        (10**10, "10.00"),
+        (1, "0.000000001"),
+        (10**18 + 100_000_000, "1000000000.10"),
+        (-1_500_000_000, "-1.50"),
+        (2**62, "4611686018.427387904"),
+    ],
+)
+async def test_an_amount_is_written_to_its_last_decimal(nano: int, text: str) -> None:
+    response = await balance(request(row(nano)))
+    assert response.content_type == "application/json"
+    assert isinstance(response.body, bytes)
+    assert re.search(rb'"balance":([^,]+),', response.body)[1] == text.encode()  # type: ignore[index]
+    rest = b'"currency":"CNY","total_spent":0.123456789,"last_updated":"1970-01-02T00:00:00Z","held":0.000000001}'
+    assert response.body.endswith(rest)
+
+
+async def test_the_last_entry_says_when_it_changed() -> None:
+    response = await balance(request(row(0, last_entry_ms=1_750_000_000_999)))
+    assert isinstance(response.body, bytes)
+    assert b'"last_updated":"2025-06-15T15:06:40Z"' in response.body
+
+
+async def test_a_ledger_that_cannot_be_read_is_503() -> None:
+    with pytest.raises(LedgerUnavailable) as refused:
+        await balance(request(LedgerError("the ledger cannot be read")))
+    assert refused.value.retry_after_ns

@@ -1,0 +1,60 @@
+"""What a key may use, listed and one by one."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from nexus_proxy.api.models import list_models, retrieve_model
+from nexus_proxy.appkeys import CONFIG, KEY
+from nexus_proxy.config import load
+from nexus_proxy.errors import ModelNotFound
+
+MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name in ("b", "org/c", "a")}
+
+
+def request(allowed: frozenset[str] | None, model: str = "") -> web.Request:
+    app = web.Application()
+    app[CONFIG] = replace(load(None, {}), models=MODELS)
+    found = make_mocked_request("GET", "/", match_info={"id": model}, app=app)
+    found[KEY] = cast(Any, SimpleNamespace(models=allowed))
+    return found
+
+
+def described(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": len(name), "owned_by": "ai-nexus"}
+
+
+def json_of(response: web.Response) -> Any:
+    assert response.content_type == "application/json"
+    assert isinstance(response.body, bytes)
+    return orjson.loads(response.body)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "names"),
+    [(None, ["a", "b", "org/c"]), (frozenset({"org/c", "gone", "a"}), ["a", "org/c"]), (frozenset(), [])],
+)
+async def test_the_list_has_what_the_key_may_use_in_order(allowed: frozenset[str] | None, names: list[str]) -> None:
+    found = json_of(await list_models(request(allowed)))
+    assert found == {"object": "list", "data": [described(name) for name in names]}
+
+
+async def test_one_model_is_described_as_in_the_list() -> None:
+    assert json_of(await retrieve_model(request(None, "org/c"))) == described("org/c")
+
+
+@pytest.mark.parametrize(("allowed", "name"), [(None, "d"), (frozenset({"a"}), "b"), (frozenset({"d"}), "d")])
+async def test_a_model_that_the_key_may_not_use_is_as_unknown_as_one_that_is_not_there(
+    allowed: frozenset[str] | None, name: str
+) -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        await retrieve_model(request(allowed, name))
+    assert (caught.value.param, caught.value.message) == (
+        "model",
+        "No such model, or this key may not use it. GET /v1/models lists them.",
+    )

@@ -1,0 +1,145 @@
+"""The money of one request between the hold and its one settlement."""
+
+import asyncio
+
+import pytest
+
+from nexus_proxy.core.pricing import Price, Rates, Tier
+from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import LedgerUnavailable
+from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
+from nexus_proxy.ledger.reservation import Reservation
+
+TIERS = (Tier(None, None, Rates(1000, 1000, 1000, 1000, 1000)),)
+PRICE = Price("p1", TIERS, TIERS, "USD")
+HOLD = Hold("req_1", 1, 2, "m", "p", "u", True, "p1", 1_000_000, 100, 100, opened_ms=5_000)
+NOTHING = Ending(EndState.UPSTREAM_ERROR, began=False, complete=False, usage=None, prompt_estimate=4, output_bytes=0)
+WHOLE = Ending(EndState.COMPLETE, began=True, complete=True, usage=Usage(5, 6), prompt_estimate=4, output_bytes=9)
+GUESSED = Ending(EndState.UPSTREAM_CUT, began=True, complete=False, usage=None, prompt_estimate=4, output_bytes=9)
+
+
+class Writer:
+    """Remembers what it was asked; the test decides when that is durable."""
+
+    def __init__(self) -> None:
+        self.settled: list[Settle] = []
+        self.progressed: list[Progress] = []
+        self.told: list[Settled | AlreadySettled] = []
+        self.future: asyncio.Future[Settled | AlreadySettled] = asyncio.get_running_loop().create_future()
+
+    def settle(self, op: Settle) -> asyncio.Future[Settled | AlreadySettled]:
+        self.settled.append(op)
+        return self.future
+
+    def progress(self, op: Progress) -> None:
+        self.progressed.append(op)
+
+
+def reserve(commit_s: float = 5.0, opened: float | None = None) -> tuple[Reservation, Writer]:
+    writer = Writer()
+    now = asyncio.get_running_loop().time()
+    reservation = Reservation(
+        writer,
+        HOLD,
+        PRICE,
+        opened=now if opened is None else opened,
+        commit_s=commit_s,
+        on_settled=lambda _, outcome: writer.told.append(outcome),
+    )
+    return reservation, writer
+
+
+@pytest.mark.parametrize("first", [NOTHING, WHOLE, GUESSED])
+async def test_e4_only_the_first_verdict_is_posted(first: Ending) -> None:
+    reservation, writer = reserve()
+    verdict = reservation.settle(first, status=200)
+    for other in (NOTHING, WHOLE, GUESSED):
+        assert reservation.settle(other, status=500, flags=("x",)) is verdict
+    assert len(writer.settled) == 1
+    assert (writer.settled[0].charge_nano, writer.settled[0].status) == (verdict.charge_nano, 200)
+    assert reservation.verdict is verdict
+    assert reservation.settled is None
+
+
+async def test_a_settlement_says_all_that_the_row_needs() -> None:
+    opened = asyncio.get_running_loop().time() - 2
+    reservation, writer = reserve(opened=opened)
+    reservation.settle(WHOLE, status=200, first_byte=opened + 0.5, flags=("one", "two"))
+    (op,) = writer.settled
+    assert (op.request_id, op.usage, op.usage_source) == ("req_1", Usage(5, 6), UsageSource.REPORTED)
+    assert (op.charge_nano, op.flags, op.first_byte_ms, op.estimator) == (11, "one two", 500, None)
+    assert op.duration_ms is not None
+    assert 2000 <= op.duration_ms < 3000
+    assert HOLD.opened_ms <= op.closed_ms < HOLD.opened_ms + 1000  # from the hold on, not from the request's first byte
+
+
+async def test_an_estimate_names_its_version() -> None:
+    reservation, writer = reserve()
+    reservation.settle(GUESSED, status=200)
+    (op,) = writer.settled
+    assert (op.usage_source, op.estimator, op.first_byte_ms) == (UsageSource.ESTIMATED, ESTIMATOR_VERSION, None)
+
+
+async def test_what_is_durable_in_time_is_not_late() -> None:
+    reservation, writer = reserve()
+    reservation.settle(WHOLE, status=200)
+    asyncio.get_running_loop().call_soon(writer.future.set_result, Settled(1, 11, 0))
+    await reservation.durable()
+    assert (reservation.settled, reservation.late) == (Settled(1, 11, 0), False)
+    await reservation.durable()
+
+
+async def test_what_had_been_settled_before_is_no_news() -> None:
+    reservation, writer = reserve()
+    reservation.settle(WHOLE, status=200)
+    writer.future.set_result(AlreadySettled())
+    await reservation.durable()
+    assert (reservation.settled, reservation.late) == (None, False)
+    await asyncio.sleep(0)
+    assert writer.told == [AlreadySettled()]
+
+
+async def test_d8_the_commit_deadline_makes_it_late_and_cancels_nothing() -> None:
+    reservation, writer = reserve(commit_s=0.01)
+    reservation.settle(WHOLE, status=200)
+    await reservation.durable()
+    assert reservation.late
+    assert not writer.future.done()
+    writer.future.set_result(Settled(1, 11, 0))
+    await asyncio.sleep(0)
+    assert (reservation.settled, writer.told) == (Settled(1, 11, 0), [Settled(1, 11, 0)])  # late, and told all the same
+
+
+async def test_e10_who_gives_up_waiting_cancels_nothing() -> None:
+    reservation, writer = reserve()
+    reservation.settle(WHOLE, status=200)
+    waiting = asyncio.create_task(reservation.durable())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    assert not writer.future.done()
+
+
+@pytest.mark.parametrize("fault", [None, OSError()], ids=["cancelled", "fault"])
+async def test_a_ledger_that_breaks_lets_no_answer_look_whole(fault: Exception | None) -> None:
+    reservation, writer = reserve()
+    reservation.settle(WHOLE, status=200)
+    if fault is None:
+        writer.future.cancel()
+    else:
+        writer.future.set_exception(fault)
+    with pytest.raises(LedgerUnavailable):
+        await reservation.durable()
+    assert (reservation.late, reservation.settled, writer.told) == (False, None, [])
+
+
+async def test_progress_is_journaled_when_it_changes_and_until_it_is_settled() -> None:
+    reservation, writer = reserve()
+    reservation.progress(None, 4, 8)
+    reservation.progress(None, 4, 7)  # the same counts
+    reservation.progress(None, 4, 9)
+    reservation.progress(Usage(5, 6), 4, 9)
+    reservation.settle(WHOLE, status=200)
+    reservation.progress(Usage(5, 7), 4, 9)
+    assert [op.usage for op in writer.progressed] == [Usage(4, 2), Usage(4, 3), Usage(5, 6)]

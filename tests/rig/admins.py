@@ -1,0 +1,19 @@
+"""The admins' socket of a ledger, served without a door."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from nexus_proxy.api.admin import Admin, application
+from nexus_proxy.api.admin_socket import AdminSocket
+
+
+@contextlib.asynccontextmanager
+async def listening(admin: Admin, ledger: Path) -> AsyncIterator[None]:
+    """Serve the verbs on the socket beside the ledger for as long as the block runs. LedgerError."""
+    server = AdminSocket(application(admin), ledger)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop()

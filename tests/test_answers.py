@@ -1,0 +1,50 @@
+"""The one shape of an error, and its headers."""
+
+import orjson
+import pytest
+
+from nexus_proxy import errors
+from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.errors import NexusError
+
+
+def leaves(parent: type[NexusError]) -> list[type[NexusError]]:
+    return [parent, *(leaf for child in parent.__subclasses__() for leaf in leaves(child))]
+
+
+@pytest.mark.parametrize("leaf", leaves(NexusError), ids=lambda leaf: leaf.__name__)
+@pytest.mark.parametrize("wait_ns", [None, 0, 1, 1_500_000_000])
+def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], wait_ns: int | None) -> None:
+    error = leaf("words", param="p", retry_after_ns=wait_ns)
+    response = error_response(error, {"x-request-id": "req_1", "x-ratelimit-limit-requests": "10"})
+    assert isinstance(response.body, bytes)
+    assert orjson.loads(response.body) == {
+        "error": {"message": "words", "type": error.type, "param": "p", "code": error.code}
+    }
+    headers = response.headers
+    assert response.status == error.status
+    assert headers["Content-Type"] == "application/json"
+    assert (headers["x-request-id"], headers["x-ratelimit-limit-requests"]) == ("req_1", "10")
+    assert headers.get("x-should-retry") == (None if error.retry else "false")
+    assert headers.get("www-authenticate") == ("Bearer" if error.status == 401 else None)
+    expected = {None: (None, None), 0: ("0", "0"), 1: ("1", "1"), 1_500_000_000: ("2", "1500")}[wait_ns]
+    assert (headers.get("retry-after"), headers.get("retry-after-ms")) == expected
+    assert response.keep_alive is (False if error.close else None)
+
+
+RETRIED = {"balance_held", "request_timeout", "rate_limit_exceeded", "upstream_rate_limited", "internal_error"}
+RETRIED |= {"upstream_unreachable", "overloaded", "shutting_down", "ledger_unavailable", "upstream_overloaded"}
+
+
+def test_what_may_be_retried_is_what_is_documented() -> None:
+    found = {leaf.code for leaf in leaves(NexusError) if leaf.retry}
+    assert found == RETRIED
+    assert {leaf.status for leaf in leaves(NexusError) if leaf.status == 402} == {402}
+    assert not issubclass(errors.InsufficientBalance, errors.UpstreamError)
+
+
+def test_request_ids_are_different_and_sort_by_time() -> None:
+    ids = [new_request_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert [each[:16] for each in ids] == sorted(each[:16] for each in ids)
+    assert all(len(each) == 36 and each.startswith("req_") for each in ids)
