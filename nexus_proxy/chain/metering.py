@@ -158,7 +158,8 @@ async def _hold_and_lend(
             upstream.leave()
         elif not call.taken:
             upstream.leave()
-            call.reservation.settle(_NOTHING_HAPPENED, status=499)
+            ending = request.app[READINESS].shutting_down
+            call.reservation.settle(_NOTHING_HAPPENED, status=ShuttingDown.status if ending else ClientGone.status)
 
 
 _NOTHING_HAPPENED = Ending(

@@ -33,7 +33,7 @@ class Scanner:
         self.usage = b""  # the last value of the top-level `usage`
         self.choice_usage = b""  # the last value of a choice's `usage`
         self.choices = False  # a choice was seen
-        self.finished = False  # every choice that was seen has a finish reason, and one was seen
+        self.finished = False  # every choice that has ended has a finish reason, and one has
         self.thought = False  # reasoning was seen
         self.text_bytes = 0  # of what the choices say, as it is written
         self.closed = False  # the document is whole, and nothing but white space follows it
@@ -117,7 +117,7 @@ class Scanner:
         self._dull = self._is_dull()
         if self._path == _CHOICE and self._key_next:
             self.choices = True
-            self.finished = self._reason = False
+            self._reason = False
 
     def _is_dull(self) -> bool:
         path = self._path

@@ -842,7 +842,8 @@ LONG = b"y" * ANSWER_BYTES_MAX
 @pytest.mark.parametrize("size", [ANSWER_BYTES_MAX // 3, 10**8])
 @pytest.mark.parametrize("padding", [b"", LONG], ids=["short", "long"])
 @pytest.mark.parametrize(
-    "reasons", [[b'"stop"'], [b"null"], [b'""'], [b'"stop"', b'"len\\u0067th"'], [b'"stop"', b"null"]]
+    "reasons",
+    [[b'"stop"'], [b"null"], [b'""'], [b'"stop"', b'"len\\u0067th"'], [b'"stop"', b"null"], [b"null", b'"stop"']],
 )
 def test_a_document_is_complete_if_every_choice_has_a_finish_reason(
     reasons: list[bytes], padding: bytes, size: int
