@@ -38,7 +38,7 @@ METRICS: Mapping[str, str] = {
     "nexus_ledger_commit_seconds": "Time of one transaction of the ledger, its durable commit included.",
     "nexus_settle_late_total": "Answers that were finished before their settlement was durable.",
     "nexus_usage_missing_total": "Answers without usage, charged by an estimate.",
-    "nexus_usage_flagged_total": "Answers whose usage contradicted itself and was clamped.",
+    "nexus_usage_flagged_total": "Answers whose usage contradicted itself, or left out the reasoning that was seen.",
     "nexus_overrun_total": "Requests charged above their hold whose account could not pay the rest. Must stay 0.",
     "nexus_upstream_errors_total": "Exchanges that failed, by provider and error code.",
     "nexus_drains_open": "Exchanges that are read to their usage after their client has left.",

@@ -29,7 +29,7 @@ class JsonTap:
 
     streams = False
 
-    def __init__(self, dialect: Dialect, *, given: bool = False) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self.refusal: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
         self.done = False  # one document has no `[DONE]`
@@ -40,7 +40,6 @@ class JsonTap:
         self._answer: Answer | None = None  # once parsed
         self._scanner = Scanner()
         self._scanned = 0  # bytes of the buffer that the scanner has had
-        self._given = given  # the client has had a byte
         self._ended = False
         self._released = False
 
@@ -103,7 +102,6 @@ class JsonTap:
         if self._released:
             return data
         if not self._buffer and not self.streaming and not data.strip(_SPACE):
-            self._given = self._given or bool(data)
             return data
         if not self._buffer:
             self._buffer = data
@@ -114,7 +112,7 @@ class JsonTap:
             self._scan()
         if not self.streaming and len(self._buffer) <= ANSWER_BYTES_MAX:
             return b""
-        self.streaming = self._given = True
+        self.streaming = True
         until = max(0, len(self._buffer.rstrip(_SPACE)) - 1, len(self._buffer) - ANSWER_BYTES_MAX)
         return self._take(until)
 
@@ -132,10 +130,8 @@ class JsonTap:
             return  # the scanner says what there is in it
         self._answer = Answer(self._dialect)
         if is_error(found):
-            self.error = found
-            if not self._given:
-                self.refusal = found
-                return
+            self.error = self.refusal = found  # at most white space is out
+            return
         self._answer.read(found)
         self.complete = self._answer.finished
 

@@ -89,6 +89,8 @@ def ending_of(seen: Seen) -> Ending:
         usage=usage_of(tap, seen.outgoing),
         prompt_estimate=seen.outgoing.prompt_estimate,
         output_bytes=output_bytes,
+        whole=cause is Cause.ENDED and tap is not None and tap.began and not tap.broken and tap.error is None,
+        thought=tap is not None and tap.thought,
     )
 
 

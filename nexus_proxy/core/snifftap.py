@@ -26,7 +26,6 @@ class SniffTap:
         self._drop = drop_usage_event
         self._sniffing = True
         self._held = b""  # what has not decided yet: the head of a field, and the white space before it in its piece
-        self._given = False  # white space has gone out
         self._line = True  # the next byte begins a line
         self._tap: JsonTap | SseTap = self._make(streams)
 
@@ -39,7 +38,7 @@ class SniffTap:
 
     @property
     def refusal(self) -> dict[str, Any] | None:
-        """The first thing that came is an error, and no byte has been released."""
+        """The first thing that came is an error; at most keep-alive has been released."""
         return self._tap.refusal
 
     @property
@@ -102,7 +101,7 @@ class SniffTap:
         text = data.lstrip(_SPACE)
         if not text:
             if data:
-                self._given, self._line = True, data.endswith((b"\n", b"\r"))
+                self._line = data.endswith((b"\n", b"\r"))
             return data
         streams = self._sniff(data[: len(data) - len(text)], text)
         if streams is None:
@@ -154,10 +153,10 @@ class SniffTap:
 
     def _decide(self, streams: bool) -> None:
         self._sniffing, self._held = False, b""
-        if self._given or streams is not self._tap.streams:
+        if streams is not self._tap.streams:
             self._tap = self._make(streams)
 
     def _make(self, streams: bool) -> JsonTap | SseTap:
         if streams:
-            return SseTap(self._dialect, drop_usage_event=self._drop, given=self._given)
-        return JsonTap(self._dialect, given=self._given)
+            return SseTap(self._dialect, drop_usage_event=self._drop)
+        return JsonTap(self._dialect)

@@ -21,7 +21,7 @@ class SseTap(Answer):
 
     streams = True
 
-    def __init__(self, dialect: Dialect, *, drop_usage_event: bool, given: bool = False) -> None:
+    def __init__(self, dialect: Dialect, *, drop_usage_event: bool) -> None:
         super().__init__(dialect)
         self.refusal: dict[str, Any] | None = None
         self.done = False
@@ -40,7 +40,6 @@ class SseTap(Answer):
         self._kept: list[bytes] = []  # the block's lines, if it goes whole; after `[DONE]`, the terminal bytes
         self._kept_size = 0  # of the terminal bytes
         self._dropped_last = False  # the last line ended the event that was removed
-        self._given = given  # the client has had a byte
         self._ended = False
         self._released = False
         self._boundary: bool | None = None  # once it is final: what `at_boundary` says
@@ -92,7 +91,6 @@ class SseTap(Answer):
             self._take_rest(out)
         if not out:
             return b""
-        self._given = True
         return out[0] if len(out) == 1 else b"".join(out)
 
     def end(self) -> None:
@@ -273,7 +271,7 @@ class SseTap(Answer):
             found = {"error": {"message": payload.decode("utf-8", "replace").strip()}}
         if self._name == b"error" or is_error(found):
             self.error = found
-            if self._opening and not self._given:
+            if self._opening:  # though a keep-alive may be out: what it says is not for the client as it stands
                 self.refusal = found
                 return True
             self.read(found)

@@ -11,14 +11,13 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain as joined
 from typing import Any, Final, NamedTuple
 
 from nexus_proxy.core.money import AMOUNT_NANO_MAX
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.ledger.entries import Entry
-from nexus_proxy.ledger.entries import chain as link
+from nexus_proxy.ledger.entries import Entry, chain
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     Done,
@@ -282,7 +281,7 @@ class Posting:
         """Append an entry and return its id. An operator's account is moved here, any other by the caller."""
         entry_id = self._entry_id = self._entry_id + 1
         entry = Entry(entry_id, at_ms, kind, payer_id, payee_id, amount_nano, request_id, external_id, None, note)
-        self._digest = link(self._digest, entry)
+        self._digest = chain(self._digest, entry)
         self._unwritten.entries.append((*entry, self._digest))
         if payer_id in INTERNAL:
             self._internal[payer_id] -= amount_nano
@@ -327,7 +326,7 @@ class Posting:
         written = begin = 0
         for count, statement in statements.items():
             while len(rows) - begin >= count:
-                values = [*chain.from_iterable(rows[begin : begin + count])]
+                values = [*joined.from_iterable(rows[begin : begin + count])]
                 written += self._connection.execute(statement, values).rowcount
                 begin += count
         return written

@@ -70,9 +70,9 @@ class Reservation:
         self.settled: Settled | None = None
         self.late = False
 
-    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int) -> None:
-        """Journal the counts seen so far, if they changed."""
-        counts = usage or estimate(prompt_estimate, output_bytes)
+    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int, *, thought: bool = False) -> None:
+        """Journal the counts seen so far, if they changed. `thought`: there is reasoning in the output."""
+        counts = usage or estimate(prompt_estimate, output_bytes, thought=thought)
         if counts != self._last and self.verdict is None:
             self._last = counts
             self._writer.progress(Progress(self.hold.request_id, counts))

@@ -43,7 +43,6 @@ from nexus_proxy.ledger.protocol import (
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
 OPEN_TIMEOUT_S: Final = 5.0
-CHECKPOINT_PAGES: Final = 4000  # 16 MiB of WAL: a page that many batches change is moved into the file once
 BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops meanwhile whoever gave up
 
 # SQLITE_IOERR_SHMSIZE is what a full disk says when the WAL's index has to grow.
@@ -95,7 +94,6 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         migrate(connection)
         for table in _SMALL_TABLES:

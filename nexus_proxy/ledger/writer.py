@@ -85,7 +85,7 @@ class Writer:
         self._commit_timeout_s = commit_timeout_s
         self._on_broken = on_broken
         self._gathered: list[_Item] = []  # not handed over yet
-        self._armed = False  # they will be
+        self._armed = False  # they will be, at the end of this turn or in a moment
         self._handed = False  # the thread has a list
         self._company_until = 0.0  # the loop's time
         self._waiting: dict[_Item, float] = {}  # until when, in the loop's time; the first to expire is the first in it

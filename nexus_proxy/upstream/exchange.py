@@ -26,7 +26,7 @@ from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import ClientGone, LedgerUnavailable, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.provider import Upstream
-from nexus_proxy.upstream.response import content_type_of, error_event, is_encoded, retry_after_ns
+from nexus_proxy.upstream.response import content_type_of, error_document, error_event, is_encoded, retry_after_ns
 
 ERROR_BODY_MAX = 64 * 1024
 PROGRESS_S = 5.0
@@ -37,7 +37,7 @@ END_GRACE_S = 2.0  # how long the end of the body, or a late usage, is waited fo
 class Books(Protocol):
     """What an exchange needs of the ledger."""
 
-    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int) -> None:
+    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int, *, thought: bool = False) -> None:
         """Journal what was seen so far."""
 
     def settle(
@@ -193,7 +193,8 @@ class Exchange:
             client.cut()
         self._pending.clear()
         self.resume()
-        self._open_error(ClientGone("The client left before an answer began."))
+        if not self.opening.done():
+            self._open_error(ClientGone("The client left before an answer began."))
         if self._over.done():
             return
         if not self._sent or self._upstream.provider.on_disconnect == "cancel" or not self._drains.enter():
@@ -314,7 +315,8 @@ class Exchange:
                 )
         finally:
             try:
-                self._open_error(UpstreamBroken("The model's provider failed to answer."))
+                if not self.opening.done():
+                    self._open_error(UpstreamBroken("The model's provider failed to answer."))
                 self._say(_cut)
             finally:
                 self._let_go()
@@ -409,7 +411,10 @@ class Exchange:
             return
         if cause is not Cause.REFUSED:
             self._deliver(tap.partial())
-        if tap.streams and tap.at_boundary:
+        if not tap.streams:
+            if cause is Cause.REFUSED:
+                self._deliver(error_document(self.error))
+        elif tap.at_boundary:
             self._deliver(error_event(self.error))
         self._say(_cut)
 
@@ -486,7 +491,8 @@ class Exchange:
         # In this order: to ask a document that has not ended costs a scan.
         if tap is not None and not self._over.done() and tap.began:
             self._progressed = self._loop.time()
-            self._books.progress(usage_of(tap, self._outgoing), self._outgoing.prompt_estimate, tap.output_bytes)
+            usage, prompt_estimate = usage_of(tap, self._outgoing), self._outgoing.prompt_estimate
+            self._books.progress(usage, prompt_estimate, tap.output_bytes, thought=tap.thought)
 
     # --- time -------------------------------------------------------------------------------------------------
 

@@ -55,7 +55,12 @@ def retry_after_ns(headers: Headers) -> int | None:
     return None
 
 
+def error_document(error: NexusError) -> bytes:
+    """Return what tells a client why its answer, whose head is out, does not come."""
+    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return orjson.dumps({"error": body})
+
+
 def error_event(error: NexusError) -> bytes:
     """Return the one event that tells a client of a stream that it was cut, and why."""
-    body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    return b"data: " + orjson.dumps({"error": body}) + b"\n\n"
+    return b"data: " + error_document(error) + b"\n\n"

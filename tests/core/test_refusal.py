@@ -60,7 +60,8 @@ DISGUISES: list[tuple[str, int, Any, str]] = [
     ("openai", 200, err("x", type="insufficient_balance_error"), FUNDS),
     ("openai", 403, err("overdue", code="AccountOverdueError"), FUNDS),
     ("openai", 200, {"base_resp": {"status_code": 1008, "status_msg": "Insufficient Balance"}}, FUNDS),
-    ("openai", 400, {"message": "Your account is in arrears."}, FUNDS),
+    ("openai", 403, {"message": "Your account is in arrears."}, FUNDS),
+    ("openai", 400, {"message": "no role 'insufficient balance'"}, "invalid_parameter"),  # a quote of the client's
     ("openai", 429, err("r", code="rate_limit_exceeded"), RATE),
     ("openai", 200, err("r", type="rate_limit_error"), RATE),
     ("openai", 200, err("r", code=429), RATE),

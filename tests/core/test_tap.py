@@ -270,7 +270,7 @@ def test_b42_white_space_goes_out_before_it_is_known_what_comes() -> None:
             tap.feed(rest)
             tap.end()
             assert tap.streams == streams
-            assert tap.refusal is None  # a byte had gone out
+            assert tap.refusal is not None  # what is out is only white space
             assert tap.error is not None
         tap = make_tap(content_type, PLAIN, drop_usage_event=False)
         tap.feed(b"\n" + ERROR)
@@ -510,15 +510,17 @@ def test_what_only_resembles_an_error_is_relayed(event: bytes) -> None:
     assert tap.refusal is tap.error is None
 
 
-def test_b16_after_a_byte_an_error_is_relayed_and_remembered() -> None:
+def test_b16_after_keep_alive_an_error_is_a_refusal_and_after_content_it_is_relayed() -> None:
     tap = stream()
     given = tap.feed(b": keep-alive\n\n") + tap.feed(ERROR) + tap.feed(DONE)
-    assert given == b": keep-alive\n\n" + ERROR
-    assert tap.refusal is None
-    assert tap.error == {"error": {"message": "busy", "code": 429}}
+    assert given == b": keep-alive\n\n"
+    assert tap.refusal == tap.error == {"error": {"message": "busy", "code": 429}}
+    assert tap.at_boundary  # an event of ours can follow
     assert not tap.began
     late = stream()
     late.feed(chunk())
+    assert late.feed(ERROR) == ERROR
+    assert late.refusal is None
     late.feed(b'data: {"error":"cut","usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n')
     assert late.usage == Usage(9, 3)
 
@@ -760,16 +762,15 @@ def test_endless_white_space_after_a_document_is_bounded() -> None:
     assert given + len(tap.release()) == len(body) + 40 * 65_536
 
 
-def test_b43_blank_lines_go_out_at_once_and_an_error_after_them_is_relayed() -> None:
+def test_b43_blank_lines_go_out_at_once_and_an_error_after_them_is_a_refusal() -> None:
     tap = document()
     assert tap.feed(b"\n\n") == b"\n\n"
     assert tap.feed(b"\n") == b"\n"
     assert tap.feed(b'{"error":"late"}') == b""
     tap.end()
-    assert tap.refusal is None
-    assert tap.error == {"error": "late"}
+    assert tap.refusal == tap.error == {"error": "late"}
     assert not tap.complete
-    assert tap.release() == b'{"error":"late"}'
+    assert tap.release() == b""
 
 
 @pytest.mark.parametrize(

@@ -201,9 +201,11 @@ async def test_a_reader_without_a_ledger_says_so(tmp_path: Path) -> None:
 async def test_a_reader_cannot_write(tmp_path: Path) -> None:
     with opened(tmp_path / "nexus.db"):
         reader = SqliteReader(tmp_path / "nexus.db")
-        with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await reader._fetch("DELETE FROM plans")
-        await reader.close()
+        try:
+            with pytest.raises(LedgerError, match="readonly"):
+                await reader._fetch("DELETE FROM plans")
+        finally:
+            await reader.close()
 
 
 RATES = st.builds(Rates, *[st.integers(0, 2**60)] * 5)

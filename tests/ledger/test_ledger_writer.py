@@ -155,6 +155,38 @@ async def test_what_queues_during_a_commit_is_one_batch(tmp_path: Path) -> None:
         assert d.writer.queued == 0
 
 
+async def test_what_is_asked_in_one_turn_is_one_batch(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await asyncio.gather(*(d.writer.hold(d.op(1)) for _ in range(20)))
+        await asyncio.gather(*(d.writer.hold(d.op(1)) for _ in range(20)))
+        assert [len(batch) for batch in d.store.batches] == [20, 20]
+
+
+async def test_a_lone_operation_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_S", 60.0)
+    async with desk(tmp_path) as d, asyncio.timeout(5):
+        for step in range(5):
+            await d.writer.hold(d.op(1, f"r{step}"))
+            await d.writer.settle(settle(f"r{step}", Usage(0, 0)))
+        assert [len(batch) for batch in d.store.batches] == [1] * 10
+
+
+async def test_a_list_whose_waiters_have_all_left_does_not_stop_the_next(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        d.store.gate.clear()
+        first = asyncio.ensure_future(d.writer.hold(d.op(1)))
+        await d.until(d.store.began.is_set)
+        gone = [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in gone:
+            task.cancel()
+        await asyncio.wait(gone)
+        d.store.gate.set()
+        await first
+        await d.until(lambda: d.writer.queued == 0)
+        assert await asyncio.wait_for(d.writer.hold(d.op(1)), 5) == Held()
+
+
 async def test_c2_e10_a_hold_whose_waiter_left_in_the_queue_is_withdrawn(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         d.store.gate.clear()

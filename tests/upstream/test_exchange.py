@@ -15,6 +15,7 @@ import pytest
 
 from nexus_proxy.config import Limits, Provider, Timeouts
 from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.judgement import Cause
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.places import Places
 from nexus_proxy.core.pricing import Price, Rates, Tariff, Tier
@@ -23,7 +24,7 @@ from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, 
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import NexusError
 from nexus_proxy.upstream import exchange as module
-from nexus_proxy.upstream.exchange import Cause, Exchange
+from nexus_proxy.upstream.exchange import Exchange
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from tests.rig.answers import DONE, Answer
@@ -71,7 +72,7 @@ class Ledger:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int) -> None:
+    def progress(self, usage: Usage | None, prompt_estimate: int, output_bytes: int, *, thought: bool = False) -> None:
         self.log.append(("progress", usage, output_bytes))
 
     def settle(

@@ -1,0 +1,136 @@
+"""What one batch does to an account, in its order, and what of it outlives the batch."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nexus_proxy.core.money import NANO
+from nexus_proxy.core.pricing import amount_nano
+from nexus_proxy.core.usage import Usage
+from nexus_proxy.ledger import posting
+from nexus_proxy.ledger.protocol import (
+    AlreadySettled,
+    Held,
+    Progress,
+    SetAccount,
+    Settled,
+    Short,
+    StoreBroken,
+    Suspended,
+    ToppedUp,
+    TopUp,
+)
+from nexus_proxy.ledger.verify import verify
+from tests.ledger.ledgerbook import DEAR, T0, Book, hold, opened, settle, void
+
+USAGE = Usage(prompt=120, completion=30, cached=20)
+CHARGE = amount_nano(DEAR.tiers, USAGE)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    with opened(tmp_path / "nexus.db") as book:
+        yield book
+
+
+def test_e1_each_operation_of_a_batch_sees_what_came_before_it(book: Book) -> None:
+    account_id, key_id = book.customer("acme", CHARGE)
+    ids = account_id, key_id
+    outcomes = book.run(
+        hold(*ids, CHARGE, "r1"),
+        hold(*ids, 1, "short"),
+        settle("r1", USAGE),
+        hold(*ids, 1, "emptied"),
+        TopUp("acme", 10, T0),
+        hold(*ids, 10, "r2"),
+        SetAccount("acme", T0, suspended=True),
+        hold(*ids, 0, "suspended"),
+        void("r2"),
+        SetAccount("acme", T0, suspended=False, overdraft_nano=5),
+        hold(*ids, 15, "r3"),
+        hold(*ids, 1, "beyond"),
+    )
+    assert [o for o in outcomes if isinstance(o, Held | Short | Suspended | Settled)] == [
+        Held(),
+        Short(1, CHARGE, 0),
+        Settled(account_id, CHARGE, 0),
+        Short(1, 0, 0),
+        Held(),
+        Suspended(),
+        Settled(account_id, 0, 0),
+        Held(),
+        Short(1, 15, 0),
+    ]
+    assert isinstance(outcomes[4], ToppedUp)
+    assert book.balance(account_id) == (10, 15)
+    assert verify(book.path) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 200])
+def test_a_batch_of_any_size_writes_every_row_once(book: Book, count: int) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    names = [f"r{number}" for number in range(count)]
+    assert book.run(*(hold(account_id, key_id, 10, name) for name in names)) == [Held()] * count
+    usages = [Usage(prompt=10 + number, completion=number) for number in range(count)]
+    book.run(*(settle(name, usage) for name, usage in zip(names, usages, strict=True)))
+    assert book.store._connection is not None
+    rows = book.store._connection.execute("SELECT request_id, prompt_tokens, completion_tokens FROM requests")
+    assert rows.fetchall() == [(n, u.prompt, u.completion) for n, u in zip(names, usages, strict=True)]
+    assert verify(book.path) == []
+
+
+def test_e4_a_hold_is_settled_once_in_its_own_batch(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    outcomes = book.run(
+        hold(account_id, key_id, 10, "r1"),
+        Progress("r1", Usage(1, 1)),
+        settle("r1", USAGE),
+        Progress("r1", Usage(7, 7)),
+        settle("r1", USAGE),
+    )
+    assert outcomes[2] == Settled(account_id, CHARGE, 0)
+    assert outcomes[4] == AlreadySettled()
+    assert book.one("SELECT prompt_tokens, completion_tokens FROM requests") == (USAGE.prompt, USAGE.completion)
+    assert verify(book.path) == []
+
+
+def test_d7_a_batch_that_was_undone_is_not_remembered(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(hold(account_id, key_id, 10, "r1"))
+    with pytest.raises(StoreBroken):
+        book.run(hold(account_id, key_id, 10, "r2"), settle("r1", USAGE), hold(account_id, key_id, 10, "r1"))
+    assert book.run(settle("r2", USAGE), settle("r1", USAGE)) == [AlreadySettled(), Settled(account_id, CHARGE, 0)]
+    assert verify(book.path) == []
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_e18_a_row_that_somebody_else_has_closed_is_not_posted_again(book: Book, count: int) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(*(hold(account_id, key_id, 10, f"r{number}") for number in range(count)))
+    other = sqlite3.connect(book.path)
+    other.execute("UPDATE requests SET state = 'voided', closed_ms = 1, charge_nano = 0 WHERE request_id = 'r0'")
+    other.commit()
+    other.close()
+    with pytest.raises(StoreBroken, match="somebody else"):
+        book.run(*(settle(f"r{number}", USAGE) for number in range(count)))
+    assert book.balance(account_id) == (NANO, 10 * count)
+    assert book.one("SELECT count(*) FROM entries WHERE kind = 'charge'") == (0,)
+
+
+def test_e17_what_the_table_says_at_the_batch_decides(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(hold(account_id, key_id, 10))
+    other = sqlite3.connect(book.path)
+    other.execute("UPDATE accounts SET balance_nano = 10 WHERE name = 'acme'")
+    other.commit()
+    other.close()
+    assert book.run(hold(account_id, key_id, 1)) == [Short(1, 10, 0)]
+
+
+def test_many_rows_are_closed_by_their_seq_not_by_a_scan(book: Book) -> None:
+    assert book.store._connection is not None
+    for count, statement in posting._CLOSE.items():
+        plan = book.store._connection.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * 18 * count).fetchall()
+        assert any("SEARCH requests USING INTEGER PRIMARY KEY" in step[3] for step in plan), plan
