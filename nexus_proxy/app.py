@@ -43,6 +43,7 @@ from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
+from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
@@ -55,7 +56,7 @@ from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 
 BACKLOG = 1024
-LAG_EVERY_S = 0.5
+WATCH_EVERY_S = 0.5
 EXIT_BROKEN = 1
 GC_THRESHOLD = (20_000, 50, 100)  # a request makes few cycles and much that goes by itself; the default looks too often
 
@@ -114,6 +115,8 @@ class Door:
             self._runner.server.pre_shutdown()
         stopped = await self.supervisor.finish(self.config.server.timeouts.shutdown_s)
         await self._stack.aclose()
+        if self.ledger.spooled:
+            self._logger.error("settlements_spooled", number=self.ledger.spooled)
         self._logger.info("stopped", cut_short=stopped)
 
     # --- in opening order -------------------------------------------------------------------------------------
@@ -127,6 +130,7 @@ class Door:
             on_broken=self._on_broken,
         )
         self.ledger.observe = self.metrics.batch
+        self.ledger.on_unclaimed = self._learn
         recovered = await self.ledger.start()
         self._stack.push_async_callback(self.ledger.stop)
         if recovered:
@@ -181,8 +185,8 @@ class Door:
         listening = _bind(self.config.server.admin_listen)
         await web.SockSite(runner, listening, backlog=BACKLOG).start()
         self.admin_port = listening.getsockname()[1]
-        lag = asyncio.get_running_loop().create_task(self._watch_lag())
-        self._stack.push_async_callback(_cancel, lag)
+        watch = asyncio.get_running_loop().create_task(self._watch())
+        self._stack.push_async_callback(_cancel, watch)
 
     async def _open_clients(self, limiter: MemoryLimiter) -> None:
         config, limits = self.config, self.config.server.limits
@@ -212,13 +216,27 @@ class Door:
 
     # --- watching ---------------------------------------------------------------------------------------------
 
-    async def _watch_lag(self) -> None:
+    def _learn(self, outcome: Outcome) -> None:
+        """Take in what an admin changed who had given up waiting for it."""
+        match outcome:
+            case AccountRow() as account:
+                self.directory.put_account(account)
+            case ToppedUp(account=account):
+                self.directory.put_account(account)
+            case KeyRow() as key:
+                self.directory.put_key(key)
+
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
+        writable = True
         while True:
-            due = loop.time() + LAG_EVERY_S
-            await asyncio.sleep(LAG_EVERY_S)
+            due = loop.time() + WATCH_EVERY_S
+            await asyncio.sleep(WATCH_EVERY_S)
             self.metrics.lag(max(0.0, loop.time() - due))
             self.metrics.open_exchanges(len(self.supervisor))
+            if writable is not self.ledger.writable:
+                writable = self.ledger.writable
+                (self._logger.info if writable else self._logger.error)("ledger_writable", writable=writable)
 
     def _fault(self, fault: BaseException) -> None:
         self._logger.error("fault", exc_info=fault)

@@ -22,7 +22,7 @@ class Tap(Protocol):
 
     @property
     def refusal(self) -> dict[str, Any] | None:
-        """The first thing that came is an error. At most keep-alive has been released before it, and nothing will be."""
+        """The first thing that came is an error. At most keep-alive was released before it, nothing will be."""
 
     @property
     def error(self) -> dict[str, Any] | None:

@@ -11,6 +11,15 @@ from pathlib import Path
 from nexus_proxy.errors import LedgerError
 
 
+def place_of(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of the file at a path, None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 class LedgerInUse(LedgerError):
     """Another process, or another store of this one, is the ledger's writer."""
 
@@ -41,6 +50,13 @@ class WriterLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+
+    def is_held(self) -> bool:
+        """Tell whether the file under the lock's name is still the one that is locked."""
+        if self._descriptor is None:
+            return False
+        locked = os.fstat(self._descriptor)
+        return place_of(self.path) == (locked.st_dev, locked.st_ino)
 
     def release(self) -> None:
         """Give the lock back. Releasing twice is no error."""

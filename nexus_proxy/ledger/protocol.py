@@ -290,7 +290,10 @@ class Store(Protocol):
         """Open or create, migrate, take the run id. LedgerError if that cannot be."""
 
     def recover(self, now_ms: int) -> int:
-        """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
+        """End every hold that an earlier run left open: by its spooled settlement, else post its progress, else void.
+
+        Return how many were posted by progress or voided.
+        """
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction, and return one outcome each. All or nothing on an exception.
@@ -299,6 +302,9 @@ class Store(Protocol):
 
         StoreBusy: nothing happened, another try may succeed. StoreBroken: the database can no longer be trusted.
         """
+
+    def spool(self, settlements: Sequence[Settle]) -> None:
+        """Put settlements that cannot be committed where the next `recover` finds them. OSError if even that fails."""
 
     def close(self) -> None:
         """Release everything."""

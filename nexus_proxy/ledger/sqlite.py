@@ -20,7 +20,7 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.admin import Administration
 from nexus_proxy.ledger.entries import GENESIS
-from nexus_proxy.ledger.lock import WriterLock
+from nexus_proxy.ledger.lock import WriterLock, place_of
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.posting import OpenHold, Posting, Tail
 from nexus_proxy.ledger.protocol import (
@@ -40,6 +40,7 @@ from nexus_proxy.ledger.protocol import (
     StoreBusy,
     TopUp,
 )
+from nexus_proxy.ledger.spool import Spool
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
 OPEN_TIMEOUT_S: Final = 5.0
@@ -62,6 +63,8 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = WriterLock(path)
+        self._spool = Spool(path)
+        self._place: tuple[int, int] | None = None  # device and inode of the file that is open
         self._connection: sqlite3.Connection | None = None
         self._run_id = 0
         self._tail = Tail(0, GENESIS, 0)
@@ -91,6 +94,7 @@ class SqliteStore:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise LedgerError(f"the ledger {self.path} cannot be put into WAL mode (it stays in {mode!r})")
+        self._place = place_of(self.path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
@@ -117,13 +121,21 @@ class SqliteStore:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
         with self._transaction() as posting:
             assert self._connection is not None
+            for settlement in self._spool.read():
+                posting.settle(settlement)
+            posting.flush()
             left = self._connection.execute(_LEFT_OPEN, (self._run_id,)).fetchall()
             known: dict[str, Price] = {}
             for request_id, price_id, hold_nano, *counts in left:
                 price = known.get(price_id) or known.setdefault(price_id, self._price(price_id))
                 usage = None if counts[0] is None else Usage(*counts)
                 posting.settle(_crashed(request_id, usage, price, hold_nano, now_ms))
+        self._spool.remove()  # not before the commit: to read it twice changes nothing, to lose it would
         return len(left)
+
+    def spool(self, settlements: Sequence[Settle]) -> None:
+        """Write settlements beside the ledger, durably, for the next `recover`."""
+        self._spool.append(settlements)
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
@@ -178,6 +190,9 @@ class SqliteStore:
     def _transaction(self) -> Iterator[Posting]:
         connection = self._connection
         assert connection is not None, "the store is not open"
+        # SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
+        if place_of(self.path) != self._place or not self._lock.is_held():
+            raise StoreBusy(f"{self.path} or its lock file is no longer where it was opened; put it back")
         try:
             connection.execute("BEGIN IMMEDIATE")
             posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)

@@ -80,6 +80,8 @@ class Writer:
         self.operations = 0
         self.withdrawn = 0  # holds voided because nobody waited for them any more
         self.busy = 0  # commits that have to be tried again; counted by the thread
+        self.spooled = 0  # settlements that the end of the writer left to the next start
+        self.on_unclaimed: Callable[[Outcome], None] | None = None  # what an admin did who has given up waiting
         self._store = store
         self._loop = loop
         self._commit_timeout_s = commit_timeout_s
@@ -219,7 +221,10 @@ class Writer:
             self.observe(len(outcomes), commit_s)
 
     def _withdraw(self, op: Operation, outcome: Outcome) -> None:
-        if isinstance(op, Hold) and isinstance(outcome, Held):
+        if not isinstance(op, Hold):
+            if self.on_unclaimed is not None:
+                self.on_unclaimed(outcome)
+        elif isinstance(outcome, Held):
             self.withdrawn += 1
             self.settle(
                 Settle(
@@ -289,9 +294,11 @@ class Writer:
         while not ended or backlog or progress:
             if not ended:
                 ended = self._take(backlog, progress, wait=not (backlog or progress))
-            gone = sum(item.abandoned for item in backlog)
-            if gone:
-                backlog[:] = [item for item in backlog if not item.abandoned]
+            kept = [
+                item for item in backlog if not item.abandoned
+            ]  # looked at once: the loop may abandon more meanwhile
+            if gone := len(backlog) - len(kept):
+                backlog[:] = kept
                 self._call(self._forget, gone, not (backlog or progress))
             if not (backlog or progress) and self._writable:
                 continue
@@ -304,8 +311,12 @@ class Writer:
             except StoreBusy:
                 self._writable = False
                 self.busy += 1
-                if ended:
-                    return  # the stop has waited long enough; the next start recovers what is left
+                if ended:  # the stop has waited long enough
+                    settlements = [item.op for item in backlog if isinstance(item.op, Settle)]
+                    if settlements:
+                        self._store.spool(settlements)
+                        self.spooled = len(settlements)
+                    return
                 time.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
                 failures += 1
                 continue

@@ -20,9 +20,11 @@ from nexus_proxy.ledger.protocol import (
     Denied,
     Held,
     Hold,
+    KeyRow,
     Operation,
     Outcome,
     Progress,
+    RevokeKey,
     Settled,
     Short,
     StoreBroken,
@@ -33,7 +35,7 @@ from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
-from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle
+from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, void
 
 USAGE = Usage(prompt=120, completion=30, cached=20)
 CHARGE = amount_nano(DEAR.tiers, USAGE)
@@ -342,7 +344,60 @@ async def test_a_stop_does_not_wait_for_ever_for_a_busy_store(tmp_path: Path, mo
         other.close()
         assert isinstance(settled.exception(), LedgerUnavailable)
         assert d.broken == []
-        assert (await d.account()).held_nano == 1000  # for the next start to recover
+        assert d.writer.spooled == 1
+        assert (await d.account()).held_nano == 1000  # for the next start
+
+
+async def test_d10_d17_what_a_stop_could_not_commit_is_posted_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.writer.STOP_TIMEOUT_S", 0.05)
+    async with desk(tmp_path) as d:
+        for request_id in ("r1", "r2"):
+            await d.writer.hold(d.op(10_000_000, request_id))
+        other = sqlite3.connect(d.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        d.writer.settle(settle("r1", USAGE))
+        d.writer.settle(void("r2"))
+        await d.writer.stop()
+        other.close()
+        spool = d.path.with_name("nexus.db.spool")
+        for _ in range(2):  # the second time as after a crash between the commit and the removal
+            left = spool.read_bytes() + b'{"request_id":"r1"'  # a crash while it was written
+            spool.write_bytes(left)
+            again = Writer(SqliteStore(d.path), loop=asyncio.get_running_loop(), on_broken=d.broken.append)
+            assert await again.start() == 0
+            await again.stop()
+            assert not spool.exists()
+            spool.write_bytes(left)
+        spool.unlink()
+        account = await d.account()
+        assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
+        assert verify(d.path) == []
+
+
+async def test_d13_d14_nothing_is_written_into_a_file_that_was_moved_or_whose_lock_is_gone(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.2) as d:
+        for name in ("nexus.db", "nexus.db.lock"):
+            (tmp_path / name).rename(tmp_path / "elsewhere")
+            with pytest.raises(LedgerUnavailable):
+                await d.writer.hold(d.op(1))
+            assert not d.writer.writable
+            (tmp_path / "elsewhere").rename(tmp_path / name)
+            await d.until(lambda: d.writer.writable)
+        assert await d.writer.hold(d.op(1)) == Held()
+
+
+async def test_f25_what_an_admin_gave_up_waiting_for_is_told_all_the_same(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.05) as d:
+        told: list[Outcome] = []
+        d.writer.on_unclaimed = told.append
+        d.store.gate.clear()
+        with pytest.raises(LedgerUnavailable):
+            await d.writer.run(RevokeKey(d.key_id, T0))
+        d.store.gate.set()
+        await d.until(lambda: d.writer.queued == 0)
+        assert [outcome.revoked_ms for outcome in told if isinstance(outcome, KeyRow)] == [T0]
 
 
 async def test_start_recovers_what_an_earlier_run_left(tmp_path: Path) -> None:
