@@ -18,7 +18,14 @@ USAGE = Usage(20, 10)
 
 def tap(**said: Any) -> Tap:
     """Return a tap that saw part of a stream, but for what is said otherwise."""
-    plain = {"streams": True, "began": True, "complete": False, "broken": False, "error": None, "usage": None}
+    plain: dict[str, Any] = {
+        "streams": True,
+        "began": True,
+        "complete": False,
+        "broken": False,
+        "error": None,
+        "usage": None,
+    }
     plain |= {"output_bytes": 40, "kept": 0, "thought": False}
     return cast(Tap, SimpleNamespace(**plain | said))
 
