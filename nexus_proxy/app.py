@@ -115,8 +115,8 @@ class Door:
             self._runner.server.pre_shutdown()
         stopped = await self.supervisor.finish(self.config.server.timeouts.shutdown_s)
         await self._stack.aclose()
-        if self.ledger.spooled:
-            self._logger.error("settlements_spooled", number=self.ledger.spooled)
+        if self.ledger.spooled or self.ledger.unsaved:
+            self._logger.error("settlements_left", spooled=self.ledger.spooled, unsaved=self.ledger.unsaved)
         self._logger.info("stopped", cut_short=stopped)
 
     # --- in opening order -------------------------------------------------------------------------------------

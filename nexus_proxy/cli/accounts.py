@@ -195,8 +195,11 @@ def topup(
     if as_json:
         print_json(record)
         return
-    applied = "" if record["applied"] else f" (already there under {external_id!r}; nothing was added)"
-    click.echo(f"{record['amount']} {record['currency']} paid into {account_name}{applied}")
+    amount = f"{record['amount']} {record['currency']}"
+    if record["applied"]:
+        click.echo(f"{amount} paid into {account_name}")
+    else:
+        click.echo(f"{amount} had been paid into {account_name} before, under {external_id!r}; nothing was added")
     print_record(record, ("balance", "held", "available", "plan"))
 
 

@@ -72,7 +72,8 @@ def config_check(settings: Settings, as_json: bool) -> int:
         print_json(record)
     else:
         print_record(record, list(record))
-        click.echo("The configuration is good.")
+        nowhere = "No configuration file was found: these are the defaults, and they serve nothing."
+        click.echo("The configuration is good." if settings.path is not None else nowhere)
     return 0
 
 

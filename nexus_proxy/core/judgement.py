@@ -82,14 +82,16 @@ def ending_of(seen: Seen) -> Ending:
     output_bytes = tap.output_bytes if tap is not None else 0
     if seen.encoded:
         began, output_bytes = True, seen.encoded
+    whole = cause is Cause.ENDED and tap is not None and tap.began and not tap.broken and tap.error is None
+    unread = cause is Cause.ENDED and seen.encoded > 0  # its framing ended well, which must do
     return Ending(
-        end_state=_end_state(seen, complete=complete, began=began),
+        end_state=_end_state(seen, complete=complete or whole or unread, began=began),
         began=began,
         complete=complete,
         usage=usage_of(tap, seen.outgoing),
         prompt_estimate=seen.outgoing.prompt_estimate,
         output_bytes=output_bytes,
-        whole=cause is Cause.ENDED and tap is not None and tap.began and not tap.broken and tap.error is None,
+        whole=whole,
         thought=tap is not None and tap.thought,
     )
 
@@ -112,6 +114,7 @@ def flags_of(seen: Seen) -> tuple[str, ...]:
     tap = seen.tap
     if tap is not None and tap.usage is not None and usage_of(tap, seen.outgoing) is None:
         return ("implausible_usage",)
-    # The provider has the request and may bill it, though we charge nothing.
-    unanswered = tap is None and seen.cause in (Cause.BROKEN, Cause.LATE, Cause.ABANDONED, Cause.SHUT_DOWN)
+    # The provider has the request and may bill it, though nothing of an answer came and we charge nothing.
+    began = tap is not None and (tap.began or seen.encoded > 0)
+    unanswered = not began and seen.cause not in (Cause.ENDED, Cause.DONE, Cause.REFUSED)
     return ("unknown_upstream_cost",) if seen.sent and unanswered else ()

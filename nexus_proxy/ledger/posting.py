@@ -47,7 +47,7 @@ def _by_count(sql: str, *, columns: int) -> dict[int, str]:
 _ACCOUNT = "SELECT balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id = ?"
 _MOVE = """
 UPDATE accounts SET balance_nano = balance_nano - ?1, held_nano = held_nano + ?2, spent_nano = spent_nano + ?1,
-    last_entry_ms = coalesce(?3, last_entry_ms)
+    last_entry_ms = iif(?3 IS NULL, last_entry_ms, max(coalesce(last_entry_ms, 0), ?3))
 WHERE account_id = ?4
 """
 _FIND = """
@@ -255,7 +255,7 @@ class Posting:
         purse.held_nano -= hold_nano
         purse.more_held_nano -= hold_nano
         if paid_nano:
-            purse.entry_ms = op.closed_ms
+            purse.entry_ms = max(purse.entry_ms or 0, op.closed_ms)
             self.enter(op.closed_ms, "charge", account_id, REVENUE, paid_nano, request_id=op.request_id)
         if overrun_nano:
             self.enter(op.closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request_id=op.request_id)

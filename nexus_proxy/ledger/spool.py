@@ -12,39 +12,71 @@ import orjson
 
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.protocol import Settle
+
+END = b" ;\n"  # of a line that was written whole
 
 
 class Spool:
     """The spool file of one ledger."""
 
     def __init__(self, ledger: Path) -> None:
-        self.path = ledger.with_name(ledger.name + ".spool")
+        resolved = ledger.resolve()  # two names of one file have one spool
+        self.path = resolved.with_name(resolved.name + ".spool")
 
     def append(self, settlements: Sequence[Settle]) -> None:
         """Write settlements, durably. OSError."""
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, b"".join(orjson.dumps(settlement) + b"\n" for settlement in settlements))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with open(self.path, "ab", opener=_private) as file:
+            # A line that an earlier crash cut off ends here, and is left out when the file is read.
+            file.write(b"\n" + b"".join(orjson.dumps(settlement) + END for settlement in settlements))
+            file.flush()
+            os.fsync(file.fileno())
+        _sync(self.path.parent)
 
     def read(self) -> Iterator[Settle]:
-        """Return what is there, in order; a last line that was cut off by a crash is left out."""
-        lines = self.path.read_bytes().split(b"\n")[:-1] if self.path.exists() else []
+        """Return what is there, in order. LedgerError if a line that was written whole cannot be understood."""
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         for line in lines:
+            if line.endswith(END[:-1]):
+                yield self._settle(line.removesuffix(END[:-1]))
+
+    def keep(self, settlements: Sequence[Settle]) -> None:
+        """Forget all but these."""
+        if settlements:
+            kept = self.path.with_name(self.path.name + ".new")
+            kept.unlink(missing_ok=True)
+            with open(kept, "ab", opener=_private) as file:
+                file.write(b"".join(orjson.dumps(settlement) + END for settlement in settlements))
+                file.flush()
+                os.fsync(file.fileno())
+            kept.replace(self.path)
+        else:
+            self.path.unlink(missing_ok=True)
+        _sync(self.path.parent)
+
+    def _settle(self, line: bytes) -> Settle:
+        try:
             found = orjson.loads(line)
             usage = found["usage"]
-            yield Settle(
-                **found
-                | {
-                    "end_state": EndState(found["end_state"]),
-                    "usage_source": UsageSource(found["usage_source"]),
-                    "usage": None if usage is None else Usage(**usage),
-                }
-            )
+            changes = {
+                "end_state": EndState(found["end_state"]),
+                "usage_source": UsageSource(found["usage_source"]),
+                "usage": None if usage is None else Usage(**usage),
+            }
+            return Settle(**found | changes)
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(f"{self.path} has a line that cannot be read: {line[:80]!r} ({error})") from error
 
-    def remove(self) -> None:
-        """Forget what was read."""
-        self.path.unlink(missing_ok=True)
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _sync(directory: Path) -> None:
+    """Make a new or removed name in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

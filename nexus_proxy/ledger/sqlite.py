@@ -121,6 +121,7 @@ class SqliteStore:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
         with self._transaction() as posting:
             assert self._connection is not None
+            foreign = [s for s in self._spool.read() if not self._knows(s.request_id)]
             for settlement in self._spool.read():
                 posting.settle(settlement)
             posting.flush()
@@ -130,8 +131,14 @@ class SqliteStore:
                 price = known.get(price_id) or known.setdefault(price_id, self._price(price_id))
                 usage = None if counts[0] is None else Usage(*counts)
                 posting.settle(_crashed(request_id, usage, price, hold_nano, now_ms))
-        self._spool.remove()  # not before the commit: to read it twice changes nothing, to lose it would
+        # Not before the commit: to read it twice changes nothing, to lose it would. What another ledger of this name is
+        # owed, one that was moved away, waits for its return.
+        self._spool.keep(foreign)
         return len(left)
+
+    def _knows(self, request_id: str) -> bool:
+        assert self._connection is not None
+        return bool(self._connection.execute("SELECT 1 FROM requests WHERE request_id = ?", (request_id,)).fetchone())
 
     def spool(self, settlements: Sequence[Settle]) -> None:
         """Write settlements beside the ledger, durably, for the next `recover`."""
@@ -192,7 +199,9 @@ class SqliteStore:
         assert connection is not None, "the store is not open"
         # SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
         if place_of(self.path) != self._place or not self._lock.is_held():
-            raise StoreBusy(f"{self.path} or its lock file is no longer where it was opened; put it back")
+            raise StoreBusy(
+                f"{self.path} or its lock file is no longer the one that was opened: put it back, or restart"
+            )
         try:
             connection.execute("BEGIN IMMEDIATE")
             posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)

@@ -81,6 +81,7 @@ class Writer:
         self.withdrawn = 0  # holds voided because nobody waited for them any more
         self.busy = 0  # commits that have to be tried again; counted by the thread
         self.spooled = 0  # settlements that the end of the writer left to the next start
+        self.unsaved: list[str] = []  # requests of settlements that could not even be left: recovered by their progress
         self.on_unclaimed: Callable[[Outcome], None] | None = None  # what an admin did who has given up waiting
         self._store = store
         self._loop = loop
@@ -223,7 +224,7 @@ class Writer:
     def _withdraw(self, op: Operation, outcome: Outcome) -> None:
         if not isinstance(op, Hold):
             if self.on_unclaimed is not None:
-                self.on_unclaimed(outcome)
+                self._loop.call_soon(self.on_unclaimed, outcome)  # behind the settlements of the same batch
         elif isinstance(outcome, Held):
             self.withdrawn += 1
             self.settle(
@@ -282,6 +283,7 @@ class Writer:
                 self._serve(backlog)
                 self._call(self._end, backlog)
             except BaseException as error:  # noqa: BLE001 - the supervisor: a writer that dies must not die silently
+                self._spool(backlog)  # one that was committed all the same is known by its row
                 self._call(self._break, error, backlog)
         finally:
             self._store.close()
@@ -312,10 +314,7 @@ class Writer:
                 self._writable = False
                 self.busy += 1
                 if ended:  # the stop has waited long enough
-                    settlements = [item.op for item in backlog if isinstance(item.op, Settle)]
-                    if settlements:
-                        self._store.spool(settlements)
-                        self.spooled = len(settlements)
+                    self._spool(backlog)
                     return
                 time.sleep(BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)])
                 failures += 1
@@ -326,6 +325,16 @@ class Writer:
             progress.clear()
             if items or outcomes:
                 self._call(self._deliver, items, outcomes, time.perf_counter() - began, not backlog)
+
+    def _spool(self, backlog: list[_Item]) -> None:
+        settlements = [item.op for item in backlog if isinstance(item.op, Settle)]
+        if not settlements:
+            return
+        try:
+            self._store.spool(settlements)
+            self.spooled = len(settlements)
+        except OSError:
+            self.unsaved = [op.request_id for op in settlements]
 
     def _take(self, backlog: list[_Item], progress: dict[str, Progress], *, wait: bool) -> bool:
         """Move what is queued into the backlog; True at the queue's end. Waits for the first list if asked to."""

@@ -520,8 +520,8 @@ class Exchange:
             return
         if now - self._due > STOPPED_S and not self._draining:
             # This process was stopped, or the loop was held: what came meanwhile is read before anybody is timed out.
-            self._due = now
-            self._timer = self._loop.call_later(STOPPED_S, self._on_timer)
+            self._due = now + STOPPED_S
+            self._timer = self._loop.call_at(self._due, self._on_timer)
             return
         if now >= self._deadline:
             self._finish(Cause.TOO_LONG)

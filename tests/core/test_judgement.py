@@ -59,6 +59,12 @@ def test_b31_what_cannot_be_read_is_not_judged_by_its_content() -> None:
     assert fault_of(Cause.ENDED, tap(broken=True), encoded=True) is None
     ending = ending_of(seen(Cause.ENDED, tap(began=False, broken=True), encoded=321))
     assert (ending.began, ending.output_bytes, ending.complete) == (True, 321, False)
+    assert ending.end_state is EndState.COMPLETE
+
+
+def test_a_document_that_ended_without_a_finish_reason_was_not_cut() -> None:
+    ending = ending_of(seen(Cause.ENDED, tap(streams=False, usage=USAGE), streaming=False))
+    assert (ending.end_state, ending.complete, ending.whole) == (EndState.COMPLETE, False, True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,8 @@ def test_e16_more_than_twice_the_bound_is_a_slip(usage: Usage, believed: bool) -
 
 
 def test_b6_what_the_provider_may_bill_though_nothing_came_is_flagged() -> None:
-    for cause in (Cause.BROKEN, Cause.LATE, Cause.ABANDONED, Cause.SHUT_DOWN):
+    for cause in set(Cause) - {Cause.ENDED, Cause.DONE, Cause.REFUSED}:
         assert flags_of(seen(cause, None)) == ("unknown_upstream_cost",)
+        assert flags_of(seen(cause, tap(began=False))) == ("unknown_upstream_cost",)  # keep-alive, no more
         assert flags_of(seen(cause, None, sent=False)) == ()
         assert flags_of(seen(cause, tap())) == ()

@@ -32,6 +32,7 @@ from nexus_proxy.ledger.protocol import (
     TopUp,
 )
 from nexus_proxy.ledger.reader import SqliteReader
+from nexus_proxy.ledger.spool import Spool
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
@@ -362,18 +363,68 @@ async def test_d10_d17_what_a_stop_could_not_commit_is_posted_by_the_next_start(
         await d.writer.stop()
         other.close()
         spool = d.path.with_name("nexus.db.spool")
+        left = spool.read_bytes() + b'{"request_id":"r1"}'  # a crash while it was written
         for _ in range(2):  # the second time as after a crash between the commit and the removal
-            left = spool.read_bytes() + b'{"request_id":"r1"'  # a crash while it was written
             spool.write_bytes(left)
             again = Writer(SqliteStore(d.path), loop=asyncio.get_running_loop(), on_broken=d.broken.append)
             assert await again.start() == 0
             await again.stop()
             assert not spool.exists()
-            spool.write_bytes(left)
-        spool.unlink()
         account = await d.account()
         assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
         assert verify(d.path) == []
+
+
+async def test_d13_a_spool_waits_for_the_return_of_its_own_ledger(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(10_000_000, "r1"))
+        await d.writer.stop()
+    here = tmp_path / "nexus.db"
+    alias = tmp_path / "alias.db"
+    alias.symlink_to(here)
+    Spool(alias).append([settle("r1", USAGE)])
+    d.path.rename(tmp_path / "moved.db")  # it was closed, so it is one file
+    for _ in range(2):
+        with opened(here):
+            pass  # another ledger of that name knows nothing of it
+        store = SqliteStore(here)
+        store.open()
+        store.recover(T0)
+        store.close()
+    (tmp_path / "moved.db").rename(here)
+    store = SqliteStore(here)
+    store.open()
+    assert store.recover(T0) == 0
+    store.close()
+    assert not Spool(here).path.exists()
+    assert verify(here) == []
+    reader = SqliteReader(here)
+    try:
+        row = await reader.request("r1")
+    finally:
+        await reader.close()
+    assert row is not None
+    assert (row["state"], row["usage_source"]) == ("posted", "reported")
+
+
+async def test_a_spool_that_cannot_be_understood_stops_the_start(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.stop()
+    (tmp_path / "nexus.db.spool").write_bytes(b'{"request_id":"r1"} ;\n')
+    writer = Writer(SqliteStore(tmp_path / "nexus.db"), loop=asyncio.get_running_loop(), on_broken=lambda _: None)
+    with pytest.raises(LedgerError, match="spool"):
+        await writer.start()
+    await writer.stop()
+
+
+async def test_d9_what_was_queued_when_the_store_broke_is_spooled(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(10_000_000, "r1"))
+        d.store.fault = StoreBroken("EIO")
+        settled = d.writer.settle(settle("r1", USAGE))
+        await asyncio.wait((settled,))
+        await d.until(lambda: bool(d.broken))
+        assert [op.request_id for op in Spool(d.path).read()] == ["r1"]
 
 
 async def test_d13_d14_nothing_is_written_into_a_file_that_was_moved_or_whose_lock_is_gone(tmp_path: Path) -> None:
