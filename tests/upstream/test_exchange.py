@@ -6,6 +6,7 @@ which a call can be over is met by every way in which a client can listen; then 
 
 import asyncio
 import gzip
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -723,3 +724,14 @@ async def test_d2_the_supervisor_stops_what_outlasts_its_limit(stage: Stage) -> 
     assert scene.exchange.cause is Cause.SHUT_DOWN
     assert b"shutting_down" in scene.body
     assert await supervisor.finish(0.01) == 0
+
+
+async def test_d21_a_process_that_was_stopped_reads_first_and_times_out_then(stage: Stage) -> None:
+    scene = stage([*FIRST, Stall()])
+    play = asyncio.create_task(scene.play())
+    await eventually(lambda: scene.exchange.first_byte is not None)
+    time.sleep(1.0)  # noqa: ASYNC251 - the loop is held, as by SIGSTOP: longer than the silence that is allowed
+    async with asyncio.timeout(3):
+        await play
+    assert scene.exchange.cause is Cause.SILENT
+    scene.check()
