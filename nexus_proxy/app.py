@@ -305,4 +305,4 @@ async def _serve(config: Config) -> int:
         await door.stop()
     finally:
         log.close()
-    return 0
+    return EXIT_BROKEN if door.ledger.unsaved else 0

@@ -42,6 +42,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         elif error.status == 404:
             refusal = NotFound("No such path.")
         response = _answer(request, refusal)
+        response.force_close()  # behind such a target there may be anything
         record_refused(request, refusal.status, refusal.code)
     except ConnectionError:  # the client has gone; there is nobody to answer
         record_refused(request, ClientGone.status, ClientGone.code)

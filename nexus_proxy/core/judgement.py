@@ -30,7 +30,11 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What an exchange saw. `tap` is None if no answer began, `encoded` are the bytes of one that cannot be read."""
+    """What an exchange saw. `tap` is None if no answer began.
+
+    `unread` are the bytes of an answer that a completion is, or seems to be, in: of one that the tap could make nothing
+    of they are all there is to charge by.
+    """
 
     cause: Cause
     tap: Tap | None
@@ -38,7 +42,9 @@ class Seen:
     sent: bool  # the provider has, or may have, the request
     streaming: bool  # the client has bytes of the answer
     client_gone: bool
-    encoded: int = 0  # bytes
+    unread: int = 0  # bytes
+    encoded: bool = False  # compressed, though nothing of the kind was accepted
+    echoed: bool = False  # it held the operator's credential
     error: NexusError | None = None  # what is wrong, as the client is told
 
 
@@ -80,12 +86,13 @@ def ending_of(seen: Seen) -> Ending:
     held = tap is not None and not tap.streams and tap.kept > 0 and cause not in (Cause.ENDED, Cause.REFUSED)
     began = tap is not None and cause is not Cause.REFUSED and (tap.began or held)
     output_bytes = tap.output_bytes if tap is not None else 0
-    if seen.encoded:
-        began, output_bytes = True, seen.encoded
+    given = seen.streaming or seen.error is None or (tap is not None and not tap.streams)  # the client has it, or will
+    if seen.unread and given and cause is not Cause.REFUSED and (seen.encoded or not began):
+        began, output_bytes = True, seen.unread
     whole = cause is Cause.ENDED and tap is not None and tap.began and not tap.broken and tap.error is None
-    unread = cause is Cause.ENDED and seen.encoded > 0  # its framing ended well, which must do
+    unjudged = cause is Cause.ENDED and seen.encoded  # its framing ended well, which must do
     return Ending(
-        end_state=_end_state(seen, complete=complete or whole or unread, began=began),
+        end_state=_end_state(seen, complete=complete or whole or unjudged, began=began),
         began=began,
         complete=complete,
         usage=usage_of(tap, seen.outgoing),
@@ -112,9 +119,11 @@ def _end_state(seen: Seen, *, complete: bool, began: bool) -> EndState:
 def flags_of(seen: Seen) -> tuple[str, ...]:
     """Return the words for the row of an exchange that somebody may want to look at."""
     tap = seen.tap
+    if seen.echoed:
+        return ("credential_echoed",)
     if tap is not None and tap.usage is not None and usage_of(tap, seen.outgoing) is None:
         return ("implausible_usage",)
     # The provider has the request and may bill it, though nothing of an answer came and we charge nothing.
-    began = tap is not None and (tap.began or seen.encoded > 0)
+    began = tap is not None and (tap.began or seen.unread > 0)
     unanswered = not began and seen.cause not in (Cause.ENDED, Cause.DONE, Cause.REFUSED)
     return ("unknown_upstream_cost",) if seen.sent and unanswered else ()

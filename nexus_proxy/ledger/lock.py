@@ -10,8 +10,10 @@ from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
 
+Place = tuple[int, int] | None
 
-def place_of(path: Path) -> tuple[int, int] | None:
+
+def place_of(path: Path) -> Place:
     """Return device and inode of the file at a path, None if there is none."""
     try:
         found = os.stat(path)

@@ -6,6 +6,7 @@ anything. A settlement that is read twice, or had been committed after all, chan
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
@@ -15,6 +16,7 @@ from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.protocol import Settle
 
+BALLAST_BYTES = 4 << 20  # about ten thousand settlements
 END = b" ;\n"  # of a line that was written whole
 
 
@@ -24,9 +26,26 @@ class Spool:
     def __init__(self, ledger: Path) -> None:
         resolved = ledger.resolve()  # two names of one file have one spool
         self.path = resolved.with_name(resolved.name + ".spool")
+        self._ballast = resolved.with_name(resolved.name + ".ballast")
+
+    def reserve(self) -> None:
+        """Take room on the disk for the day on which there is none. As far as that goes: no error if it cannot be."""
+        with suppress(OSError), open(self._ballast, "wb", opener=_private) as file:
+            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+
+    def free(self) -> None:
+        """Give the room back."""
+        self._ballast.unlink(missing_ok=True)
 
     def append(self, settlements: Sequence[Settle]) -> None:
-        """Write settlements, durably. OSError."""
+        """Write settlements, durably. OSError if there is no room, not even what was reserved."""
+        try:
+            self._append(settlements)
+        except OSError:
+            self.free()
+            self._append(settlements)  # what was half written ends at the first new line
+
+    def _append(self, settlements: Sequence[Settle]) -> None:
         with open(self.path, "ab", opener=_private) as file:
             # A line that an earlier crash cut off ends here, and is left out when the file is read.
             file.write(b"\n" + b"".join(orjson.dumps(settlement) + END for settlement in settlements))

@@ -20,7 +20,7 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.admin import Administration
 from nexus_proxy.ledger.entries import GENESIS
-from nexus_proxy.ledger.lock import WriterLock, place_of
+from nexus_proxy.ledger.lock import Place, WriterLock, place_of
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.posting import OpenHold, Posting, Tail
 from nexus_proxy.ledger.protocol import (
@@ -62,9 +62,10 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._wal = path.with_name(path.name + "-wal")  # what was committed last stands there alone
         self._lock = WriterLock(path)
         self._spool = Spool(path)
-        self._place: tuple[int, int] | None = None  # device and inode of the file that is open
+        self._opened: tuple[Place, Place] | None = None  # the files that are open
         self._connection: sqlite3.Connection | None = None
         self._run_id = 0
         self._tail = Tail(0, GENESIS, 0)
@@ -94,7 +95,6 @@ class SqliteStore:
         mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise LedgerError(f"the ledger {self.path} cannot be put into WAL mode (it stays in {mode!r})")
-        self._place = place_of(self.path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
@@ -116,6 +116,11 @@ class SqliteStore:
         self._tail = Tail(entry_id, digest, seq)
         self._load_currencies()
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        self._opened = self._places()
+        self._spool.reserve()
+
+    def _places(self) -> tuple[Place, Place]:
+        return place_of(self.path), place_of(self._wal)
 
     def recover(self, now_ms: int) -> int:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
@@ -157,6 +162,7 @@ class SqliteStore:
 
     def close(self) -> None:
         """Release everything. Closing twice is no error."""
+        self._spool.free()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -198,7 +204,7 @@ class SqliteStore:
         connection = self._connection
         assert connection is not None, "the store is not open"
         # SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
-        if place_of(self.path) != self._place or not self._lock.is_held():
+        if self._places() != self._opened or not self._lock.is_held():
             raise StoreBusy(
                 f"{self.path} or its lock file is no longer the one that was opened: put it back, or restart"
             )

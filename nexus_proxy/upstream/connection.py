@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_body",
         "_framing_bytes",
         "_head_over",
         "_headers",
@@ -66,6 +67,7 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: Headers = []
+        self._body: list[bytes] = []  # of the read in hand
         self._interim = 0
         self._head_over = False  # the final head is complete
         self._to_eof = False  # the body ends with the connection
@@ -83,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._parser = httptools.HttpResponseParser(self)
         self._headers = []
+        self._body.clear()
         self._interim = 0
         self._head_over = self._to_eof = self.heard = self.reusable = False
         self._framing_bytes = 0
@@ -132,6 +135,8 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a well-formed HTTP response ({type(error).__name__})")
             return
+        self._flush()
+        self._framing_bytes = max(self._framing_bytes, 0)  # what small chunks did not use is no credit for later
         if self._sink is not None and self._framing_bytes > FRAMING_BYTES_MAX:
             self._break("the response's head, or its trailer, is too long")
 
@@ -189,8 +194,15 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._framing_bytes -= len(data)
-        if self._sink is not None:
-            self._sink.on_body(data)
+        self._body.append(data)
+
+    def _flush(self) -> None:
+        """Hand on what one read brought, in one piece: a read can be thousands of chunks."""
+        if self._body:
+            data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._body.clear()
+            if self._sink is not None:
+                self._sink.on_body(data)
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
@@ -200,6 +212,7 @@ class Connection(asyncio.Protocol):
             if self._interim > INTERIM_MAX or self._parser.get_status_code() == 101:
                 self._break("interim responses without end")
             return
+        self._flush()
         sink, self._sink = self._sink, None
         if sink is None:  # aborted, or bytes behind the end
             return
@@ -209,6 +222,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _break(self, reason: str) -> None:
+        self._flush()  # what came before the fault is part of the answer
         sink, self._sink = self._sink, None
         self.reusable = False
         if self._transport is not None:

@@ -9,7 +9,7 @@ from what the tap saw. The client is a sink that may leave at any point, which c
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import orjson
@@ -77,6 +77,7 @@ class Exchange:
 
     __slots__ = (
         "_books",
+        "_choices",
         "_client",
         "_client_gone",
         "_connection",
@@ -87,6 +88,7 @@ class Exchange:
         "_draining",
         "_drains",
         "_due",
+        "_echoed",
         "_encoding",
         "_error_body",
         "_farewell",
@@ -102,6 +104,7 @@ class Exchange:
         "_progressed",
         "_received",
         "_retry_after",
+        "_secret",
         "_sent",
         "_sent_at",
         "_settled",
@@ -160,6 +163,9 @@ class Exchange:
         self._status = 0
         self._content_type = ""
         self._encoding: str | None = None
+        self._secret = upstream.provider.api_key.encode()
+        self._echoed = False  # the provider sent our credential back
+        self._choices = False  # what looks like a completion came, whatever else it looked like
         self._error_body = b""
         self._retry_after: int | None = None
         self.tap: Tap | None = None
@@ -247,9 +253,11 @@ class Exchange:
         self._received += len(data)
         tap = self.tap
         if tap is None:
-            if len(self._error_body) < ERROR_BODY_MAX:
-                self._error_body += data
+            self._error_body += data[: ERROR_BODY_MAX - len(self._error_body)]
             return
+        if self._echoed:
+            return
+        self._choices = self._choices or b'"choices"' in data
         out = tap.feed(data)
         if self.first_byte is None:
             self.first_byte = self._last_byte_at
@@ -362,14 +370,17 @@ class Exchange:
             self.error = (
                 self._refusal() if cause is Cause.REFUSED else fault_of(cause, tap, encoded=self._encoding is not None)
             )
-        seen = self._seen(cause)
-        ending, flags = ending_of(seen), flags_of(seen)
+        ending = ending_of(self._seen(cause))
         whole = prefix = b""
         if tap is not None and not self._stream and cause is not Cause.REFUSED:
             if self.error is None:
                 whole = tap.release()
+                if self._is_echo(whole):
+                    whole, self.error = b"", UpstreamBroken("The provider's answer cannot be passed on.")
+                    ending = replace(ending, end_state=EndState.UPSTREAM_ERROR, began=False, usage=None)
             elif not tap.streams:
                 prefix = tap.partial()  # it stopped in the middle: delivered as far as it came, and visibly cut
+        flags = flags_of(self._seen(cause))
         if self._client_gone and not self._stream:
             self.status = 499
         elif self._stream or whole or prefix:
@@ -428,8 +439,18 @@ class Exchange:
             farewell(client)
 
     def _seen(self, cause: Cause) -> Seen:
-        encoded = self._received if self._encoding is not None else 0
-        return Seen(cause, self.tap, self._outgoing, self._sent, self._stream, self._client_gone, encoded, self.error)
+        return Seen(
+            cause,
+            self.tap,
+            self._outgoing,
+            sent=self._sent,
+            streaming=self._stream,
+            client_gone=self._client_gone,
+            unread=self._received if self._encoding is not None or self._choices else 0,
+            encoded=self._encoding is not None,
+            echoed=self._echoed,
+            error=self.error,
+        )
 
     def _refusal(self) -> NexusError:
         payload: Any = self.tap.refusal if self.tap is not None else _parse(self._error_body)
@@ -444,7 +465,7 @@ class Exchange:
     # --- small steps ------------------------------------------------------------------------------------------
 
     def _deliver(self, data: bytes) -> None:
-        if not data or self._client_gone or self._farewell is not None:
+        if not data or self._client_gone or self._farewell is not None or self._is_echo(data):
             return
         if self._client is not None:
             self._client.send(data)
@@ -453,6 +474,13 @@ class Exchange:
         if not self._stream:
             self._stream = True
             self._open(Opening(self._content_type, self._encoding))
+
+    def _is_echo(self, data: bytes) -> bool:
+        """Tell whether the provider sent our credential back: then nothing of this goes on, nor of what follows."""
+        if self._secret and self._secret in data:
+            self._echoed = True
+            self._finish(Cause.BROKEN)
+        return self._echoed
 
     def _open(self, opening: Opening) -> None:
         if not self.opening.done():

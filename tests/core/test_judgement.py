@@ -57,7 +57,7 @@ def test_each_cause_has_its_fault(cause: Cause, found: Tap | None, code: str | N
 
 def test_b31_what_cannot_be_read_is_not_judged_by_its_content() -> None:
     assert fault_of(Cause.ENDED, tap(broken=True), encoded=True) is None
-    ending = ending_of(seen(Cause.ENDED, tap(began=False, broken=True), encoded=321))
+    ending = ending_of(seen(Cause.ENDED, tap(began=False, broken=True), unread=321, encoded=True))
     assert (ending.began, ending.output_bytes, ending.complete) == (True, 321, False)
     assert ending.end_state is EndState.COMPLETE
 
@@ -127,3 +127,17 @@ def test_b6_what_the_provider_may_bill_though_nothing_came_is_flagged() -> None:
         assert flags_of(seen(cause, tap(began=False))) == ("unknown_upstream_cost",)  # keep-alive, no more
         assert flags_of(seen(cause, None, sent=False)) == ()
         assert flags_of(seen(cause, tap())) == ()
+
+
+def test_what_seems_to_be_a_completion_is_never_given_away() -> None:
+    for cause in (Cause.ENDED, Cause.DONE, Cause.BROKEN):
+        ending = ending_of(seen(cause, tap(began=False, output_bytes=0), unread=99))
+        assert (ending.began, ending.output_bytes) == (True, 99)
+    assert not ending_of(seen(Cause.REFUSED, tap(began=False), unread=99)).began
+    kept = seen(Cause.BROKEN, tap(began=False), unread=99, streaming=False, error=UpstreamUnreachable("u"))
+    assert not ending_of(kept).began  # the client has nothing of it
+    assert ending_of(seen(Cause.ENDED, tap(), unread=99)).output_bytes == 40  # what was read is better
+
+
+def test_f6_an_echoed_credential_is_flagged() -> None:
+    assert flags_of(seen(Cause.BROKEN, tap(), echoed=True)) == ("credential_echoed",)

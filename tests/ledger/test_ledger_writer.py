@@ -1,6 +1,8 @@
 """Group commit, and what becomes of money whose waiter has gone. On a real file."""
 
 import asyncio
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,7 +34,7 @@ from nexus_proxy.ledger.protocol import (
     TopUp,
 )
 from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.spool import Spool
+from nexus_proxy.ledger.spool import BALLAST_BYTES, Spool
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
@@ -483,3 +485,21 @@ async def test_a_settlement_future_that_was_cancelled_is_settled_all_the_same(tm
         d.store.gate.set()
         await d.until(lambda: d.writer.queued == 0)
         assert (await d.account()).balance_nano == NANO - CHARGE
+
+
+async def test_d7_a_full_disk_has_room_left_for_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "nexus.db")
+    spool.reserve()
+    ballast = tmp_path / "nexus.db.ballast"
+    assert ballast.stat().st_size == BALLAST_BYTES
+    real = os.fsync
+
+    def full(descriptor: int) -> None:
+        if ballast.exists():
+            raise OSError(errno.ENOSPC, "no space left")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    spool.append([settle("r1", USAGE)])
+    assert not ballast.exists()
+    assert {op.request_id for op in spool.read()} == {"r1"}  # what was written twice counts once: its hold ends once

@@ -35,6 +35,7 @@ from tests.rig.steps import (
     LAST_CHUNK,
     Chunk,
     Close,
+    Delay,
     Pause,
     Received,
     Reset,
@@ -605,7 +606,7 @@ async def test_b9_an_error_body_is_read_to_a_limit(stage: Stage, monkeypatch: py
     monkeypatch.setattr(module, "ERROR_BODY_MAX", 100)
     scene = stage([head(400, "Transfer-Encoding: chunked"), *[Chunk(b"x" * 60)] * 9, LAST_CHUNK])
     await scene.play()
-    assert len(scene.exchange._error_body) == 120
+    assert len(scene.exchange._error_body) == 100
     assert ("error", "invalid_parameter") in scene.log
 
 
@@ -734,4 +735,29 @@ async def test_d21_a_process_that_was_stopped_reads_first_and_times_out_then(sta
     async with asyncio.timeout(3):
         await play
     assert scene.exchange.cause is Cause.SILENT
+    scene.check()
+
+
+ECHO = b'data: {"choices":[{"index":0,"delta":{"content":"sk-canary-123"},"finish_reason":null}]}\n\n'
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_f6_our_credential_goes_to_no_client(stage: Stage, late: bool) -> None:
+    scene = stage([*FIRST, Delay(0.05), Chunk(ECHO), *[Chunk(event) for event in EVENTS[2:]], LAST_CHUNK] if late else [
+        sse_head(), Chunk(ECHO), Chunk(STREAM), LAST_CHUNK
+    ])  # fmt: skip
+    await scene.play()
+    assert b"sk-canary" not in scene.body
+    assert scene.books.flags == ("credential_echoed",)
+    assert scene.farewells == (["cut"] if late else ["error"])
+    scene.check()
+
+
+async def test_f6_a_whole_answer_with_our_credential_is_not_passed_on_and_not_charged(stage: Stage) -> None:
+    document = b'{"choices":[{"index":0,"message":{"content":"sk-canary-123"},"finish_reason":"stop"}],"usage":'
+    scene = stage(whole(200, document + b'{"prompt_tokens":5,"completion_tokens":5}}'), stream=False)
+    await scene.play()
+    assert (scene.body, scene.farewells) == (b"", ["error"])
+    assert scene.books.verdict is not None
+    assert (scene.books.verdict.charge_nano, scene.books.flags) == (0, ("credential_echoed",))
     scene.check()
