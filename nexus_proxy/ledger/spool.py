@@ -16,7 +16,7 @@ from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.protocol import Settle
 
-BALLAST_BYTES = 4 << 20  # about ten thousand settlements
+BALLAST_BYTES = (4 << 20, 1 << 20, 1 << 18)  # as much as there is; a settlement takes about 400
 END = b" ;\n"  # of a line that was written whole
 
 
@@ -30,8 +30,10 @@ class Spool:
 
     def reserve(self) -> None:
         """Take room on the disk for the day on which there is none. As far as that goes: no error if it cannot be."""
-        with suppress(OSError), open(self._ballast, "wb", opener=_private) as file:
-            os.posix_fallocate(file.fileno(), 0, BALLAST_BYTES)
+        for size in BALLAST_BYTES:
+            with suppress(OSError), open(self._ballast, "wb", opener=_private) as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                return
 
     def free(self) -> None:
         """Give the room back."""
