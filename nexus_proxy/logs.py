@@ -143,8 +143,9 @@ class _Renderer:
             kept = {name: event.get(name) for name in ("timestamp", "level", "request_id")}
             line = _dump(kept | {"event": str(event.get("event"))[:_EVENT_CHARS_MAX], "cut_bytes": len(line)})
         lowered = line.lower()
-        if any(mark in lowered for mark in self._marks):  # the expression is the dear part of a line
-            line = self._credential.sub(b"[redacted]", line)
+        for mark in self._marks:
+            if mark in lowered:  # the expression is the dear part of a line
+                return self._credential.sub(b"[redacted]", line) + b"\n"
         return line + b"\n"
 
 

@@ -130,7 +130,10 @@ class Metrics:
         if charged_nano:
             series.charge.inc(charged_nano / NANO)
         if verdict.cost_nano:
-            self._cost.labels(series.model, cost_currency).inc(verdict.cost_nano / NANO)
+            cost = series.cost.get(cost_currency)
+            if cost is None:
+                cost = series.cost[cost_currency] = self._cost.labels(series.model, cost_currency)
+            cost.inc(verdict.cost_nano / NANO)
         if verdict.usage_source is UsageSource.ESTIMATED:
             self._usage_missing.labels(provider).inc()
         if verdict.end_state is EndState.CLIENT_GONE:
@@ -190,11 +193,12 @@ class Metrics:
 class _Model:
     """The series of one model."""
 
-    __slots__ = ("answers", "charge", "duration", "first_byte", "model", "tokens")
+    __slots__ = ("answers", "charge", "cost", "duration", "first_byte", "model", "tokens")
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.model = model
         self.answers: dict[tuple[int, str | None], Counter] = {}
+        self.cost: dict[str, Counter] = {}  # by currency
         self.duration = metrics._duration.labels(model)
         self.first_byte = metrics._first_byte.labels(model)
         self.charge = metrics._charge.labels(model)
