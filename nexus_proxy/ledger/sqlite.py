@@ -7,12 +7,12 @@ only here: the ones that pass (locked, disk full) from the ones after which noth
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, assert_never
 
+from nexus_proxy.clock import now_ms
 from nexus_proxy.core.pricing import Price, amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
@@ -104,9 +104,9 @@ class SqliteStore:
             found = connection.execute(f"PRAGMA quick_check('{table}')").fetchone()[0]
             if found != "ok":
                 raise LedgerError(f"the ledger {self.path} is damaged, in {table}: {found}; restore a backup")
-        now_ms = time.time_ns() // 1_000_000
+        at_ms = now_ms()
         cursor = connection.execute(
-            "INSERT INTO runs (pid, started_ms, alive_ms) VALUES (?, ?, ?)", (os.getpid(), now_ms, now_ms)
+            "INSERT INTO runs (pid, started_ms, alive_ms) VALUES (?, ?, ?)", (os.getpid(), at_ms, at_ms)
         )
         assert cursor.lastrowid is not None
         self._run_id = cursor.lastrowid
@@ -154,8 +154,8 @@ class SqliteStore:
         with self._transaction() as posting:
             assert self._connection is not None
             if not batch:
-                now_ms = time.time_ns() // 1_000_000
-                self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms, self._run_id))
+                at_ms = now_ms()
+                self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (at_ms, self._run_id))
             administration = Administration(self._connection, posting)
             outcomes = [self._one(op, posting, administration) for op in batch]
         return outcomes

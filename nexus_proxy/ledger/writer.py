@@ -21,6 +21,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final, cast
 
+from nexus_proxy.clock import now_ms
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import (
@@ -236,7 +237,7 @@ class Writer:
                     0,
                     0,
                     status=499,
-                    closed_ms=time.time_ns() // 1_000_000,
+                    closed_ms=now_ms(),
                     flags="withdrawn",
                 )
             )
@@ -273,7 +274,7 @@ class Writer:
         try:
             try:
                 self._store.open()
-                recovered = self._store.recover(time.time_ns() // 1_000_000)
+                recovered = self._store.recover(now_ms())
             except BaseException as error:  # noqa: BLE001 - whatever it is, the starter waits for it
                 self._call(_refuse, started, error)
                 return

@@ -50,7 +50,6 @@ class Connection(asyncio.Protocol):
         "_head_over",
         "_headers",
         "_interim",
-        "_lost",
         "_on_lost",
         "_parser",
         "_sink",
@@ -71,7 +70,6 @@ class Connection(asyncio.Protocol):
         self._interim = 0
         self._head_over = False  # the final head is complete
         self._to_eof = False  # the body ends with the connection
-        self._lost = False
         self._framing_bytes = 0
         self.heard = False
         self.reusable = False
@@ -144,7 +142,6 @@ class Connection(asyncio.Protocol):
         return False  # close our side too; connection_lost follows
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
         self._transport = None
         self.reusable = False
         sink = self._sink
