@@ -52,9 +52,9 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
         response = _answer(request, NexusError("Internal error. The operator can find it by the x-request-id."))
         record_refused(request, 500, NexusError.code)
     else:
-        if not response.prepared:
-            response.headers.update(headers)
-        if CALL not in request:
+        if CALL not in request:  # the answer to a call has had them from its beginning
+            if not response.prepared:
+                response.headers.update(headers)
             record_refused(request, response.status, None)
     return response
 

@@ -5,10 +5,12 @@ socket. The client's head goes out when the first bytes of the answer are there;
 """
 
 import asyncio
+import functools
 
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from nexus_proxy.answers import WholeResponse
 from nexus_proxy.appkeys import CALL, CONFIG, DRAINS, HEADERS, SUPERVISOR
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.listener import DoorProtocol
@@ -35,8 +37,8 @@ async def forward(request: web.Request) -> web.StreamResponse:
     protocol.watcher = exchange
     if request.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
-    app[SUPERVISOR].start(exchange, _conduct(request, exchange))
     call.taken = True
+    app[SUPERVISOR].start(exchange, functools.partial(_over, request))
     try:
         opening = await exchange.opening
         if opening.whole is not None:
@@ -51,25 +53,23 @@ async def forward(request: web.Request) -> web.StreamResponse:
         exchange.client_left()  # nothing, if the answer is out
 
 
-async def _conduct(request: web.Request, exchange: Exchange) -> None:
-    try:
-        await exchange.run()
-    finally:
-        request[CALL].upstream.leave()
-        record_exchange(request, exchange)
+def _over(request: web.Request, exchange: Exchange) -> None:
+    request[CALL].upstream.leave()
+    record_exchange(request, exchange)
 
 
-def _whole(request: web.Request, opening: Opening) -> web.Response:
-    headers = request[HEADERS] | {"Content-Type": opening.content_type}
-    response = web.Response(body=opening.whole, headers=headers)
+def _whole(request: web.Request, opening: Opening) -> web.StreamResponse:
+    assert opening.whole is not None
+    headers = request[HEADERS]
+    headers["Content-Type"] = opening.content_type
     if opening.content_encoding is not None:
-        response.headers["Content-Encoding"] = opening.content_encoding
+        headers["Content-Encoding"] = opening.content_encoding
     if opening.verdict is not None:
         settled = request[CALL].reservation.settled
         charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
-        response.headers["x-nexus-charge"] = format_nano(charged_nano)
-        response.headers["x-nexus-currency"] = request.app[CONFIG].currency
-    return response
+        headers["x-nexus-charge"] = format_nano(charged_nano)
+        headers["x-nexus-currency"] = request.app[CONFIG].currency
+    return WholeResponse(headers, opening.whole)
 
 
 class _Relay(web.StreamResponse):

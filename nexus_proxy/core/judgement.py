@@ -4,8 +4,8 @@ Strategy: why it is over is one value, `Cause`; what was seen is in the tap. Eve
 every combination can be a line of a table.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState
@@ -28,8 +28,7 @@ class Cause(Enum):
     SHUT_DOWN = "this server is ending"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What an exchange saw. `tap` is None if no answer began.
 
     `unread` are the bytes of an answer that a completion is, or seems to be, in: of one that the tap could make nothing

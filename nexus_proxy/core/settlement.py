@@ -5,8 +5,8 @@ The charge is exact where the provider reported usage, an estimate (never above 
 nothing where the provider began no answer.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.pricing import Price, amount_nano
@@ -38,8 +38,7 @@ class UsageSource(StrEnum):
     NONE = "none"  # nothing was charged
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What the exchange saw. `usage` is None where the provider reported none."""
 
     end_state: EndState
@@ -52,8 +51,7 @@ class Ending:
     thought: bool = False  # reasoning was seen
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What is to be posted. `charge_nano` 0 with source NONE voids the hold."""
 
     end_state: EndState

@@ -12,7 +12,7 @@ from typing import Protocol
 from nexus_proxy.core.pricing import Price
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.errors import LedgerUnavailable
+from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
 
 
@@ -39,6 +39,8 @@ class Reservation:
         "_last",
         "_on_settled",
         "_opened",
+        "_timer",
+        "_told",
         "_writer",
         "hold",
         "late",
@@ -64,6 +66,8 @@ class Reservation:
         self._on_settled = on_settled
         self._last: Usage | None = None
         self._future: asyncio.Future[Settled | AlreadySettled] | None = None
+        self._told: Callable[[NexusError | None], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.hold = hold
         self.price = price
         self.verdict: Verdict | None = None
@@ -106,40 +110,41 @@ class Reservation:
         self._future.add_done_callback(self._landed)
         return verdict
 
-    def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
-        if not future.cancelled() and future.exception() is None:
-            outcome = future.result()
-            if isinstance(outcome, Settled):
-                self.settled = outcome
-            self._on_settled(self, outcome)
+    def when_durable(self, told: Callable[[NexusError | None], None]) -> None:
+        """Call `told` once: when the settlement is durable, or the commit deadline has passed.
 
-    async def durable(self) -> None:
-        """Wait until the settlement is durable, but not longer than the commit deadline.
-
-        `late` tells afterwards that the deadline passed first; the ledger goes on trying. LedgerUnavailable if it has
+        `late` tells then that the deadline passed first; the ledger goes on trying. With LedgerUnavailable if it has
         given up: then the process is ending, and the next start recovers the hold.
         """
         future = self._future
         assert future is not None
-        if not future.done():
-            await self._wait(future)
-        if not future.done():
-            self.late = True
-        elif future.cancelled() or future.exception() is not None:
-            raise LedgerUnavailable("The ledger cannot commit.")
+        if future.done():
+            told(self._failure(future))
+        else:
+            self._told = told
+            self._timer = asyncio.get_running_loop().call_later(self._commit_s, self._give_up)
 
-    async def _wait(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
-        # What asyncio.wait does for any number of futures, for one: this is on the path of every answer.
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-        timer = loop.call_later(self._commit_s, _wake, waiter)
-        future.add_done_callback(lambda _: _wake(waiter))
-        try:
-            await waiter
-        finally:
-            timer.cancel()
+    def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
+        failure = self._failure(future)
+        if failure is None:
+            outcome = future.result()
+            if isinstance(outcome, Settled):
+                self.settled = outcome
+            self._on_settled(self, outcome)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._tell(failure)
 
+    def _give_up(self) -> None:
+        self.late = True
+        self._tell(None)
 
-def _wake(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def _tell(self, failure: NexusError | None) -> None:
+        told, self._told = self._told, None
+        if told is not None:
+            told(failure)
+
+    @staticmethod
+    def _failure(future: "asyncio.Future[Settled | AlreadySettled]") -> NexusError | None:
+        broken = future.cancelled() or future.exception() is not None
+        return LedgerUnavailable("The ledger cannot commit.") if broken else None

@@ -210,11 +210,11 @@ class Connection(asyncio.Protocol):
                 self._break("interim responses without end")
             return
         self._flush()
-        sink, self._sink = self._sink, None
-        if sink is None:  # aborted, or bytes behind the end
+        if self._sink is None:  # aborted, or bytes behind the end
             return
         self.reusable = self._parser.should_keep_alive() and self._transport is not None
-        sink.on_end()
+        self._sink.on_end()
+        self._sink = None
         if not self.reusable and self._transport is not None:
             self._transport.close()
 

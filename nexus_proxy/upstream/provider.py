@@ -21,10 +21,11 @@ IDLE_S = 30.0  # shorter than any provider's own limit that is known, so that a 
 
 
 class Upstream:
-    """One provider, ready to be called. `head` is everything of a request but its length and body."""
+    """One provider, ready to be called. `secret` is the credential as it stands in the request."""
 
     def __init__(self, provider: Provider, *, connect_s: float) -> None:
         self.provider = provider
+        self.secret = provider.api_key.encode()
         self._places = Places(provider.in_flight_max)
         self._connect_s = connect_s
         parts = urlsplit(provider.base_url)

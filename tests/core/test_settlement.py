@@ -46,13 +46,13 @@ def test_reported_usage_is_charged_to_the_nano_even_above_the_hold(
 def test_a_whole_document_without_a_finish_reason_is_charged_as_reported(
     end_state: EndState, source: UsageSource
 ) -> None:
-    whole = replace(ending(end_state, usage=USAGE, complete=False), whole=True)
+    whole = ending(end_state, usage=USAGE, complete=False)._replace(whole=True)
     assert decide(whole, PRICE, hold_nano=1) == Verdict(end_state, source, USAGE, CHARGE, COSTS)
 
 
 def test_an_estimate_of_an_answer_that_thought_is_priced_as_thinking() -> None:
     tiers = (replace(SALE[0], rates=replace(SALE[0].rates, thinking=9_000_000)),)
-    cut = replace(ending(EndState.UPSTREAM_CUT, complete=False), thought=True)
+    cut = ending(EndState.UPSTREAM_CUT, complete=False)._replace(thought=True)
     found = decide(cut, replace(PRICE, tiers=tiers), hold_nano=10**9)
     assert found.usage == Usage(50, 3, reasoning=1)
     assert found.charge_nano == 50 * 2_000 + 1 + 3 * 9_000

@@ -7,7 +7,7 @@ import pytest
 from nexus_proxy.core.pricing import Price, Rates, Tier
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.errors import LedgerUnavailable
+from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 
@@ -81,20 +81,35 @@ async def test_an_estimate_names_its_version() -> None:
     assert (op.usage_source, op.estimator, op.first_byte_ms) == (UsageSource.ESTIMATED, ESTIMATOR_VERSION, None)
 
 
+class Told:
+    """What `when_durable` said, and when it has."""
+
+    def __init__(self, reservation: Reservation) -> None:
+        self.words: list[NexusError | None] = []
+        self.over = asyncio.Event()
+        reservation.when_durable(self._hear)
+
+    def _hear(self, failure: NexusError | None) -> None:
+        self.words.append(failure)
+        self.over.set()
+
+
 async def test_what_is_durable_in_time_is_not_late() -> None:
     reservation, writer = reserve()
     reservation.settle(WHOLE, status=200)
-    asyncio.get_running_loop().call_soon(writer.future.set_result, Settled(1, 11, 0))
-    await reservation.durable()
-    assert (reservation.settled, reservation.late) == (Settled(1, 11, 0), False)
-    await reservation.durable()
+    told = Told(reservation)
+    assert told.words == []
+    writer.future.set_result(Settled(1, 11, 0))
+    await told.over.wait()
+    assert (told.words, reservation.settled, reservation.late) == ([None], Settled(1, 11, 0), False)
+    assert Told(reservation).words == [None]
 
 
 async def test_what_had_been_settled_before_is_no_news() -> None:
     reservation, writer = reserve()
     reservation.settle(WHOLE, status=200)
     writer.future.set_result(AlreadySettled())
-    await reservation.durable()
+    assert Told(reservation).words == [None]
     assert (reservation.settled, reservation.late) == (None, False)
     await asyncio.sleep(0)
     assert writer.told == [AlreadySettled()]
@@ -103,34 +118,29 @@ async def test_what_had_been_settled_before_is_no_news() -> None:
 async def test_d8_the_commit_deadline_makes_it_late_and_cancels_nothing() -> None:
     reservation, writer = reserve(commit_s=0.01)
     reservation.settle(WHOLE, status=200)
-    await reservation.durable()
+    told = Told(reservation)
+    await told.over.wait()
     assert reservation.late
     assert not writer.future.done()
     writer.future.set_result(Settled(1, 11, 0))
     await asyncio.sleep(0)
     assert (reservation.settled, writer.told) == (Settled(1, 11, 0), [Settled(1, 11, 0)])  # late, and told all the same
+    assert told.words == [None]
 
 
-async def test_e10_who_gives_up_waiting_cancels_nothing() -> None:
-    reservation, writer = reserve()
-    reservation.settle(WHOLE, status=200)
-    waiting = asyncio.create_task(reservation.durable())
-    await asyncio.sleep(0)
-    waiting.cancel()
-    await asyncio.wait((waiting,))
-    assert not writer.future.done()
-
-
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("fault", [None, OSError()], ids=["cancelled", "fault"])
-async def test_a_ledger_that_breaks_lets_no_answer_look_whole(fault: Exception | None) -> None:
+async def test_a_ledger_that_breaks_lets_no_answer_look_whole(fault: Exception | None, early: bool) -> None:
     reservation, writer = reserve()
     reservation.settle(WHOLE, status=200)
+    told = Told(reservation) if early else None
     if fault is None:
         writer.future.cancel()
     else:
         writer.future.set_exception(fault)
-    with pytest.raises(LedgerUnavailable):
-        await reservation.durable()
+    told = told or Told(reservation)
+    await told.over.wait()
+    assert [type(word) for word in told.words] == [LedgerUnavailable]
     assert (reservation.late, reservation.settled, writer.told) == (False, None, [])
 
 

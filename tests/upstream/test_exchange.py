@@ -7,7 +7,7 @@ which a call can be over is met by every way in which a client can listen; then 
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +22,12 @@ from nexus_proxy.core.places import Places
 from nexus_proxy.core.pricing import Price, Rates, Tariff, Tier
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, decide
+from nexus_proxy.core.snifftap import SniffTap
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import NexusError
 from nexus_proxy.upstream import exchange as module
+from nexus_proxy.upstream import watch
+from nexus_proxy.upstream.connection import Connection
 from nexus_proxy.upstream.exchange import Exchange
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
@@ -85,10 +88,18 @@ class Ledger:
             self.log.append(("settled",))
         return self.verdict
 
-    async def durable(self) -> None:
+    def when_durable(self, told: Callable[[NexusError | None], None]) -> None:
         assert self.verdict is not None
+        if self.gate.is_set():
+            self.log.append(("durable",))
+            told(None)
+        else:
+            self._waiting = asyncio.create_task(self._wait(told))
+
+    async def _wait(self, told: Callable[[NexusError | None], None]) -> None:
         await self.gate.wait()
         self.log.append(("durable",))
+        told(None)
 
 
 class Listener:
@@ -145,10 +156,24 @@ class Scene:
         else:
             self.exchange.attach(self.listener)
 
+    async def run(self) -> None:
+        """Run it to its end. A fault of our own is raised."""
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def told(exchange: Exchange, fault: BaseException | None) -> None:
+            assert exchange is self.exchange
+            if fault is None:
+                over.set_result(None)
+            else:
+                over.set_exception(fault)
+
+        self.exchange.begin(told)
+        await over
+
     async def play(self) -> None:
         """Run it with a client that listens from the opening on."""
         listening = asyncio.create_task(self.listen())
-        await self.exchange.run()
+        await self.run()
         await listening
 
     def check(self) -> None:
@@ -340,7 +365,7 @@ async def test_a_client_that_listens_gets_what_the_cause_allows(stage: Stage, ca
     scene = scene_of(stage, case)
     listening = None if late else asyncio.create_task(scene.listen())
     stopping = asyncio.create_task(stop_when_due(scene, case))
-    await scene.exchange.run()
+    await scene.run()
     await stopping
     await (listening or scene.listen())
     scene.exchange.client_left()  # as the handler does when it is through: changes nothing any more
@@ -392,7 +417,7 @@ async def test_c2_c3_c4_a_client_that_leaves_changes_only_who_listens(
     if moment == "midway":
         scene.listener.on_send = exchange.client_left
     listening = asyncio.create_task(scene.listen())
-    running = asyncio.create_task(exchange.run())
+    running = asyncio.create_task(scene.run())
     if moment == "waiting":
         await reached.wait()
         exchange.client_left()
@@ -621,7 +646,7 @@ async def test_b9_an_error_body_may_be_dressed_as_an_event(stage: Stage, form: b
 async def test_progress_is_journaled_at_the_first_byte_and_while_it_changes(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PROGRESS_S", 0.05)
+    monkeypatch.setattr(watch, "PROGRESS_S", 0.05)
     go = asyncio.Event()
     scene = stage([*FIRST, Pause(go), *[Chunk(event) for event in EVENTS[2:]], LAST_CHUNK], timeouts=LONG)
     playing = asyncio.create_task(scene.play())
@@ -633,90 +658,82 @@ async def test_progress_is_journaled_at_the_first_byte_and_while_it_changes(
     assert counts[-1] > 0
 
 
-# --- E10: every await, interrupted --------------------------------------------------------------------------------
+# --- E10: every step, failing ---------------------------------------------------------------------------------------
 
 
-class Interrupted:
-    """Runs a coroutine and interrupts it at its n-th suspension, as a cancellation or as a fault of our own."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], at: int, fault: type[BaseException]) -> None:
-        self._coroutine = coroutine
-        self._at = at
-        self._fault = fault
-        self.count = 0
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        step: Callable[[Any], Any] = self._coroutine.send
-        argument: Any = None
-        while True:
-            try:
-                future = step(argument)
-            except StopIteration:
-                return
-            self.count += 1
-            if self.count == self._at:
-                if self._fault is not asyncio.CancelledError:
-                    if future is not None:
-                        future._asyncio_future_blocking = False  # nobody waits for it any more
-                        future.cancel()
-                    step, argument = self._coroutine.throw, self._fault()
-                    continue
-                task = asyncio.current_task()
-                assert task is not None
-                task.cancel()
-            try:
-                argument = yield future
-                step = self._coroutine.send
-            except BaseException as thrown:  # noqa: BLE001 - passed on
-                step, argument = self._coroutine.throw, thrown
-
-
+FAILING: dict[str, tuple[object, str]] = {
+    "take_idle": (Upstream, "take_idle"),
+    "connect": (Upstream, "_connect"),
+    "head": (Upstream, "head"),
+    "keep": (Upstream, "keep"),
+    "send": (Connection, "send"),
+    "make_tap": (module, "make_tap"),
+    "feed": (SniffTap, "feed"),
+    "end": (SniffTap, "end"),
+    "release": (SniffTap, "release"),
+    "partial": (SniffTap, "partial"),
+    "read_refusal": (module, "read_refusal"),
+    "fault_of": (module, "fault_of"),
+    "ending_of": (module, "ending_of"),
+    "flags_of": (module, "flags_of"),
+    "settle": (Ledger, "settle"),
+    "when_durable": (Ledger, "when_durable"),
+    "error_event": (module, "error_event"),
+}
 SCENARIOS = ["ended", "ended_whole", "done", "refused", "broken_midway", "broken_before"]
 
 
 @pytest.mark.parametrize("fault", [asyncio.CancelledError, ZeroDivisionError])
 @pytest.mark.parametrize("listens", [True, False], ids=["listens", "left"])
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_e10_an_interruption_at_any_await_leaves_the_hold_settled_and_the_client_answered(
-    stage: Stage, name: str, listens: bool, fault: type[BaseException]
+async def test_e10_a_fault_in_any_step_leaves_the_hold_settled_and_the_client_answered(
+    stage: Stage, name: str, listens: bool, fault: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = interrupted = 0
-    while True:
-        at += 1
+    failed = 0
+    for owner, step in FAILING.values():
+        if fault is asyncio.CancelledError and step != "_connect":  # nothing else is awaited
+            continue
         scene = scene_of(stage, CASES[name])
-        scene.books.gate.clear()  # so that the wait for the ledger is an await too
-        asyncio.get_running_loop().call_later(0.01, scene.books.gate.set)
+        steps = 0
+        sound = getattr(owner, step)
+
+        def once(*args: Any, sound: Callable[..., Any] = sound, **options: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == 1:
+                raise fault
+            return sound(*args, **options)
+
+        faults: list[BaseException] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context, faults=faults: faults.append(context["exception"]))  # type: ignore[misc]
         listening = asyncio.create_task(scene.listen())
         if not listens:
             scene.listener.on_send = scene.exchange.client_left
-        wrapped = Interrupted(scene.exchange.run(), at, fault)
-
-        async def conduct(wrapped: Interrupted = wrapped) -> None:
-            await wrapped
-
-        faults: list[BaseException] = []
         supervisor = Supervisor(faults.append)
-        supervisor.start(scene.exchange, conduct())
-        assert await supervisor.finish(5) == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, step, once)
+            supervisor.start(scene.exchange, lambda _: None)
+            assert await supervisor.finish(5) == 0, step
         await listening
         scene.exchange.client_left()
         scene.check()
         assert scene.farewells, "the client was left waiting"
         assert len(supervisor) == 0
-        if wrapped.count < at:
-            assert faults == []
-            break
-        interrupted += 1
-        assert [type(each) for each in faults] == ([] if fault is asyncio.CancelledError else [fault])
+        failed += bool(steps)
+        assert [type(each) for each in faults] == ([fault] if steps and fault is not asyncio.CancelledError else []), (
+            step
+        )
         scene.upstream.close()
-    assert interrupted >= 3, "connecting, waiting for the answer, waiting for the ledger"
+    loop.set_exception_handler(None)
+    assert failed >= (1 if fault is asyncio.CancelledError else 8)
 
 
 async def test_d2_the_supervisor_stops_what_outlasts_its_limit(stage: Stage) -> None:
     scene = stage([*FIRST, Stall()], timeouts=LONG)
     supervisor = Supervisor(lambda fault: None)
     listening = asyncio.create_task(scene.listen())
-    supervisor.start(scene.exchange, scene.exchange.run())
+    supervisor.start(scene.exchange, lambda _: None)
     await eventually(lambda: scene.exchange.first_byte is not None)
     assert len(supervisor) == 1
     assert await supervisor.finish(0.01) == 1
