@@ -234,6 +234,7 @@ class Door:
             await asyncio.sleep(WATCH_EVERY_S)
             self.metrics.lag(max(0.0, loop.time() - due))
             self.metrics.open_exchanges(len(self.supervisor))
+            self.metrics.ledger(busy=self.ledger.busy, withdrawn=self.ledger.withdrawn)
             if writable is not self.ledger.writable:
                 writable = self.ledger.writable
                 (self._logger.info if writable else self._logger.error)("ledger_writable", writable=writable)

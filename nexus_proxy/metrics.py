@@ -1,8 +1,8 @@
 """What Prometheus is told.
 
 Strategy: a registry of its own, so that two servers in one process do not mix. The values of a label are a closed set:
-a model that is not configured is `other`, and no text of a client's ever is a label. The series that a request touches
-are looked up once and kept.
+a model that is not configured is `other`, and no text of a client's ever is a label. The series that every request
+touches are looked up once, and counted without the client library; what is rare is left to it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,6 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
@@ -21,6 +20,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.counts import Count, Counts, Spreads
 
 OTHER = "other"  # the model of a request for none that is configured
 NO_PROVIDER = "none"
@@ -36,6 +36,8 @@ METRICS: Mapping[str, str] = {
     "nexus_holds_open": "Exchanges under way, each with a hold that is not settled yet.",
     "nexus_ledger_batch_size": "Operations in one transaction of the ledger.",
     "nexus_ledger_commit_seconds": "Time of one transaction of the ledger, its durable commit included.",
+    "nexus_ledger_busy_total": "Commits of the ledger that had to be tried again.",
+    "nexus_holds_withdrawn_total": "Holds voided because nobody waited for them any more.",
     "nexus_settle_late_total": "Answers that were finished before their settlement was durable.",
     "nexus_usage_missing_total": "Answers without usage, charged by an estimate.",
     "nexus_usage_flagged_total": "Answers whose usage contradicted itself, or left out the reasoning that was seen.",
@@ -64,24 +66,29 @@ class Metrics:
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
+        def counts(name: str, *labels: str, per: int = 1) -> Counts:
+            return Counts(registry, name, METRICS[name], labels, per)
+
+        def spreads(name: str, bounds: tuple[float, ...], *labels: str) -> Spreads:
+            return Spreads(registry, name, METRICS[name], bounds, labels)
+
         def counter(name: str, *labels: str) -> Counter:
             return Counter(name, METRICS[name], labels, registry=registry)
 
         def gauge(name: str) -> Gauge:
             return Gauge(name, METRICS[name], registry=registry)
 
-        def histogram(name: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, METRICS[name], labels, buckets=buckets, registry=registry)
-
-        self._requests = counter("nexus_requests_total", "model", "provider", "status", "code")
-        self._duration = histogram("nexus_request_duration_seconds", _SECONDS, "model")
-        self._first_byte = histogram("nexus_first_byte_seconds", _SECONDS, "model")
-        self._tokens = counter("nexus_tokens_total", "model", "kind")
-        self._charge = counter("nexus_charge_total", "model")
-        self._cost = counter("nexus_cost_total", "model", "currency")
+        self._requests = counts("nexus_requests_total", "model", "provider", "status", "code")
+        self._duration = spreads("nexus_request_duration_seconds", _SECONDS, "model")
+        self._first_byte = spreads("nexus_first_byte_seconds", _SECONDS, "model")
+        self._tokens = counts("nexus_tokens_total", "model", "kind")
+        self._charge = counts("nexus_charge_total", "model", per=NANO)
+        self._cost = counts("nexus_cost_total", "model", "currency", per=NANO)
         self._holds_open = gauge("nexus_holds_open")
-        self._batch_size = histogram("nexus_ledger_batch_size", _BATCH_SIZES)
-        self._commit = histogram("nexus_ledger_commit_seconds", _COMMIT_SECONDS)
+        self._batch_size = spreads("nexus_ledger_batch_size", _BATCH_SIZES).of()
+        self._commit = spreads("nexus_ledger_commit_seconds", _COMMIT_SECONDS).of()
+        self._busy = counts("nexus_ledger_busy_total").of()
+        self._withdrawn = counts("nexus_holds_withdrawn_total").of()
         self._settle_late = counter("nexus_settle_late_total")
         self._usage_missing = counter("nexus_usage_missing_total", "provider")
         self._usage_flagged = counter("nexus_usage_flagged_total", "provider")
@@ -90,21 +97,22 @@ class Metrics:
         self._drains_open = gauge("nexus_drains_open")
         self._drains = counter("nexus_drains_total", "result")
         self._rate_limited = counter("nexus_rate_limited_total")
-        self._lines_dropped = counter("nexus_log_lines_dropped_total")
+        self._lines_dropped = counter("nexus_log_lines_dropped_total")  # from any thread, which its lock is for
         self._recovered = counter("nexus_recovered_holds_total")
         self._lag = gauge("nexus_event_loop_lag_seconds")
-        self._models = {model: _Model(self, model) for model in (*models, OTHER)}
+        self._models: dict[str | None, _Model] = {model: _Model(self, model) for model in models}
+        self._other = _Model(self, OTHER)
 
     def request(
         self, *, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
     ) -> None:
         """Count a request that was answered. Model and provider are None where none was found."""
-        series = self._of(model)
+        series = self._models.get(model, self._other)
         answers = series.answers.get((status, code))
         if answers is None:
             labels = (series.model, provider or NO_PROVIDER, str(status), code or NO_CODE)
-            answers = series.answers[status, code] = self._requests.labels(*labels)
-        answers.inc()
+            answers = series.answers[status, code] = self._requests.of(*labels)
+        answers.value += 1
         series.duration.observe(duration_s)
 
     def settled(
@@ -118,22 +126,22 @@ class Metrics:
         cost_currency: str,
     ) -> None:
         """Count what the ledger made of a settlement."""
-        series = self._of(model)
+        series = self._models.get(model, self._other)
         usage = verdict.usage
         if usage is not None:
-            counts = (usage.prompt, usage.cached, usage.cache_write, usage.completion, usage.reasoning)
-            for counter, count in zip(series.tokens, counts, strict=True):
-                if count:
-                    counter.inc(count)
+            series.prompt.value += usage.prompt
+            series.cached.value += usage.cached
+            series.cache_write.value += usage.cache_write
+            series.completion.value += usage.completion
+            series.reasoning.value += usage.reasoning
             if usage.flagged:
                 self._usage_flagged.labels(provider).inc()
-        if charged_nano:
-            series.charge.inc(charged_nano / NANO)
+        series.charge.value += charged_nano
         if verdict.cost_nano:
             cost = series.cost.get(cost_currency)
             if cost is None:
-                cost = series.cost[cost_currency] = self._cost.labels(series.model, cost_currency)
-            cost.inc(verdict.cost_nano / NANO)
+                cost = series.cost[cost_currency] = self._cost.of(series.model, cost_currency)
+            cost.value += verdict.cost_nano
         if verdict.usage_source is UsageSource.ESTIMATED:
             self._usage_missing.labels(provider).inc()
         if verdict.end_state is EndState.CLIENT_GONE:
@@ -146,7 +154,7 @@ class Metrics:
     ) -> None:
         """Count an exchange that is over."""
         if first_byte_s is not None:
-            self._of(model).first_byte.observe(first_byte_s)
+            self._models.get(model, self._other).first_byte.observe(first_byte_s)
         if upstream_code is not None:
             self._upstream_errors.labels(provider, upstream_code).inc()
         if late:
@@ -160,6 +168,10 @@ class Metrics:
         """Note one transaction of the ledger."""
         self._batch_size.observe(operations)
         self._commit.observe(commit_s)
+
+    def ledger(self, *, busy: int, withdrawn: int) -> None:
+        """Note what the ledger's writer has counted since its start."""
+        self._busy.value, self._withdrawn.value = busy, withdrawn
 
     def recovered(self, holds: int) -> None:
         """Count holds of an earlier run."""
@@ -185,22 +197,33 @@ class Metrics:
         """Return the text for a scrape, and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
-    def _of(self, model: str | None) -> "_Model":
-        series = self._models.get(model) if model is not None else None
-        return series if series is not None else self._models[OTHER]
-
 
 class _Model:
     """The series of one model."""
 
-    __slots__ = ("answers", "charge", "cost", "duration", "first_byte", "model", "tokens")
+    __slots__ = (
+        "answers",
+        "cache_write",
+        "cached",
+        "charge",
+        "completion",
+        "cost",
+        "duration",
+        "first_byte",
+        "model",
+        "prompt",
+        "reasoning",
+    )
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.model = model
-        self.answers: dict[tuple[int, str | None], Counter] = {}
-        self.cost: dict[str, Counter] = {}  # by currency
-        self.duration = metrics._duration.labels(model)
-        self.first_byte = metrics._first_byte.labels(model)
-        self.charge = metrics._charge.labels(model)
-        kinds = ("prompt", "cached", "cache_write", "completion", "reasoning")
-        self.tokens = tuple(metrics._tokens.labels(model, kind) for kind in kinds)
+        self.answers: dict[tuple[int, str | None], Count] = {}
+        self.cost: dict[str, Count] = {}  # by currency
+        self.duration = metrics._duration.of(model)
+        self.first_byte = metrics._first_byte.of(model)
+        self.charge = metrics._charge.of(model)
+        self.prompt = metrics._tokens.of(model, "prompt")
+        self.cached = metrics._tokens.of(model, "cached")
+        self.cache_write = metrics._tokens.of(model, "cache_write")
+        self.completion = metrics._tokens.of(model, "completion")
+        self.reasoning = metrics._tokens.of(model, "reasoning")

@@ -7,7 +7,7 @@ import asyncio
 
 from aiohttp import web
 
-from nexus_proxy.appkeys import CALL, DIRECTORY, KEY, LOGGER, METRICS, MODEL, REQUEST_ID, STARTED
+from nexus_proxy.appkeys import CALL, COMPLETIONS, DIRECTORY, KEY, LOGGER, METRICS, MODEL, REQUEST_ID, STARTED
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
@@ -17,19 +17,17 @@ from nexus_proxy.upstream.exchange import Exchange
 
 def record_refused(request: web.Request, status: int, code: str | None) -> None:
     """Write down a request that had no exchange. `code` is None where nothing was wrong."""
-    if CALL in request and request[CALL].taken:
-        return  # its exchange writes the line
+    model = request.get(MODEL)
+    model_id = provider = None
+    if model is not None:  # without a model there is no call either, and to look for what is not there is dear
+        call = request.get(CALL)
+        if call is not None and call.taken:
+            return  # its exchange writes the line
+        model_id, provider = model.id, model.provider
     app = request.app
     duration_s = asyncio.get_running_loop().time() - request[STARTED]
-    model = request.get(MODEL)
     key = request.get(KEY)
-    app[METRICS].request(
-        model=model.id if model is not None else None,
-        provider=model.provider if model is not None else None,
-        status=status,
-        code=code,
-        duration_s=duration_s,
-    )
+    app[METRICS].request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
     app[LOGGER].info(
         "request",
         request_id=request[REQUEST_ID],
@@ -37,7 +35,7 @@ def record_refused(request: web.Request, status: int, code: str | None) -> None:
         route=request.match_info.route.name,
         account=key.account.name if key is not None else None,
         key_hint=key.hint if key is not None else None,
-        model=model.id if model is not None else None,
+        model=model_id,
         status=status,
         code=code,
         duration_ms=int(duration_s * 1000),
@@ -68,35 +66,35 @@ def record_settlement(app: web.Application, reservation: Reservation, outcome: S
 
 def record_exchange(request: web.Request, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
-    app, call = request.app, request[CALL]
-    reservation, model, key = call.reservation, call.model, request[KEY]
-    verdict, settled = reservation.verdict, reservation.settled
+    app, call, key = request.app, request[CALL], request[KEY]
     started, now = request[STARTED], asyncio.get_running_loop().time()
-    first_byte_s = None if exchange.first_byte is None else exchange.first_byte - started
-    code = exchange.error.code if exchange.error is not None else None
+    reservation, error, first_byte = call.reservation, exchange.error, exchange.first_byte
+    hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
+    usage = verdict.usage if verdict is not None else None
+    model, provider, status = hold.model, hold.provider, exchange.status
+    code = error.code if error is not None else None
+    duration_s = now - started
+    first_byte_s = None if first_byte is None else first_byte - started
     metrics = app[METRICS]
-    metrics.request(
-        model=model.id, provider=model.provider, status=exchange.status, code=code, duration_s=now - started
-    )
+    metrics.request(model=model, provider=provider, status=status, code=code, duration_s=duration_s)
     metrics.exchanged(
-        model=model.id,
-        provider=model.provider,
+        model=model,
+        provider=provider,
         first_byte_s=first_byte_s,
-        late=reservation.late,
+        late=late,
         upstream_code=code if code is not None and code.startswith("upstream_") else None,
     )
-    usage = verdict.usage if verdict is not None else None
     app[LOGGER].info(
         "request",
-        request_id=request[REQUEST_ID],
+        request_id=hold.request_id,
         method=request.method,
-        route=request.match_info.route.name,
+        route=COMPLETIONS,  # no other has exchanges
         account=key.account.name,
         key_hint=key.hint,
-        model=model.id,
-        provider=model.provider,
-        streamed=call.outgoing.stream,
-        status=exchange.status,
+        model=model,
+        provider=provider,
+        streamed=hold.streamed,
+        status=status,
         code=code,
         end_state=verdict.end_state if verdict is not None else None,
         usage_source=verdict.usage_source if verdict is not None else None,
@@ -104,9 +102,9 @@ def record_exchange(request: web.Request, exchange: Exchange) -> None:
         cached_tokens=usage.cached if usage is not None else None,
         completion_tokens=usage.completion if usage is not None else None,
         charge=format_nano(settled.charged_nano) if settled is not None else None,
-        late=reservation.late,
+        late=late,
         first_byte_ms=None if first_byte_s is None else int(first_byte_s * 1000),
-        duration_ms=int((now - started) * 1000),
+        duration_ms=int(duration_s * 1000),
     )
     if code in ("upstream_auth", "upstream_no_funds"):
-        app[LOGGER].error("provider_account", provider=model.provider, code=code)
+        app[LOGGER].error("provider_account", provider=provider, code=code)

@@ -17,7 +17,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
         "errors",
-        "core clock",
+        "core clock counts",
         "catalogue metrics logs answers config_file",
         "config",
         "ledger limiter upstream listener",

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 def log(tmp_path: Path) -> Iterator[tuple[Logger, Lines]]:
     path = tmp_path / "log"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    logger = configure(fd, secrets=["id.zhipu-secret"])
+    logger = configure(fd, secrets=["id.zhipu-secret", "v1.sk-inner!zhipu-secret"])
 
     def lines() -> list[dict[str, Any]]:
         assert logger.close()
@@ -40,6 +42,52 @@ def test_an_event_is_one_line_with_its_context(log: tuple[Logger, Lines]) -> Non
     (line,) = lines()
     assert line.pop("timestamp").endswith("Z")
     assert line == {"event": "request", "level": "info", "request_id": "req-1", "status": 200, "charge": "0.10"}
+
+
+def test_the_short_way_of_info_writes_what_structlog_does(log: tuple[Logger, Lines], tmp_path: Path) -> None:
+    logger, lines = log
+    bound = logger.bound.bind(request_id="req-1", model="m")
+    for values in (
+        {},
+        {"status": 200, "model": "n"},
+        {"text": KEY},
+        {"text": "x" * LINE_BYTES_MAX},
+        {"text": "\ud800"},
+    ):
+        bound.info("request", **values)
+        bound.msg("request", **values)  # the same level, by structlog's own steps
+    try:
+        raise ValueError("canary")
+    except ValueError:
+        bound.info("of %s", "two", exc_info=True)
+        bound.msg("of %s", "two", exc_info=True)
+    short, long = (written := lines())[::2], written[1::2]
+    assert len(short) == len(long) == 6
+    for one, other in zip(short, long, strict=True):
+        assert datetime.fromisoformat(one.pop("timestamp")) <= datetime.fromisoformat(other.pop("timestamp"))
+        assert list(one.items()) == list(other.items())
+    assert list(written[2]) == ["request_id", "model", "status", "event", "level"]
+    assert short[-1]["error"] == "ValueError"
+
+
+def test_a_line_tells_the_time_in_utc(log: tuple[Logger, Lines]) -> None:
+    logger, lines = log
+    before = datetime.now(UTC)
+    logger.bound.info("request")
+    logger.bound.info("request", model="\ud800")  # which takes another encoder
+    for line in lines():
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", line["timestamp"])
+        assert before <= datetime.fromisoformat(line["timestamp"]) <= datetime.now(UTC)
+
+
+def test_info_is_as_silent_as_its_level_asks(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    logger = configure(fd, level=logging.WARNING)
+    logger.bound.info("request")
+    logger.bound.warning("this only")
+    assert logger.close()
+    os.close(fd)
+    assert [json.loads(line)["event"] for line in (tmp_path / "log").read_bytes().splitlines()] == ["this only"]
 
 
 @pytest.mark.parametrize("text", ['a\nb\r\n{"event":"forged"}', "\x1b[2J\0", "\u2028\x85", "\ud800", 10**30, {1: b"x"}])
@@ -67,6 +115,9 @@ def test_f12_no_value_begins_a_line(log: tuple[Logger, Lines], text: Any) -> Non
         "a\nsk-0123456789abcdef",
         "a\x0bsk-0123456789abcdef",
         "x id.zhipu-secret y",
+        "bEARER a-token-of-another-kind",
+        "with a Bearer\ta-token-of-another-kind",
+        "v1.sk-inner!zhipu-secret",
     ],
 )
 def test_f2_no_credential_is_written_wherever_it_stands(log: tuple[Logger, Lines], text: str) -> None:
@@ -84,9 +135,9 @@ def test_f2_no_credential_is_written_wherever_it_stands(log: tuple[Logger, Lines
 
 def test_words_that_only_look_like_a_credential_stay(log: tuple[Logger, Lines]) -> None:
     logger, lines = log
-    logger.bound.info("task-cancelled", model="qwen-max", disk="disk-usage-percent")
+    logger.bound.info("task-cancelled", model="qwen-max", disk="disk-usage-percent", sk="sk-short")
     (line,) = lines()
-    assert (line["event"], line["disk"]) == ("task-cancelled", "disk-usage-percent")
+    assert (line["event"], line["disk"], line["sk"]) == ("task-cancelled", "disk-usage-percent", "sk-short")
 
 
 def test_f2_a_library_cannot_quote_what_a_client_sent(log: tuple[Logger, Lines]) -> None:

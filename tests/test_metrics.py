@@ -74,6 +74,29 @@ def test_a_settlement_is_counted_by_kind_of_token_and_currency() -> None:
     assert value(metrics, "nexus_overrun_total") == 0
 
 
+def test_charges_are_summed_without_a_rounding() -> None:
+    metrics = Metrics(["m"])
+    settle(metrics, charged_nano=2**60)
+    for _ in range(1_000):
+        settle(metrics, charged_nano=1)  # each for itself is too small to be seen beside a float of that size
+    assert value(metrics, "nexus_charge_total", model="m") == (2**60 + 1_000) / 1_000_000_000 != 2**60 / 1_000_000_000
+
+
+def test_what_no_request_has_touched_yet() -> None:
+    found = samples(Metrics(["m"]))
+    ours = {(name, *sorted(labels)) for name, labels in found if name.startswith("nexus_") and "_bucket" not in name}
+    kinds = ("prompt", "cached", "cache_write", "completion", "reasoning")
+    models = [("model", model) for model in ("m", "other")]
+    by_model = [
+        ("nexus_charge_total",),
+        *((f"nexus_{what}_seconds_{end}",) for what in ("request_duration", "first_byte") for end in ("count", "sum")),
+    ]
+    expected: set[tuple[object, ...]] = {(*name, model) for name in by_model for model in models}
+    expected |= {("nexus_tokens_total", ("kind", kind), model) for kind in kinds for model in models}
+    assert {series for series in ours if len(series) > 1} == expected
+    assert set(found.values()) - {found[key] for key in found if not key[0].startswith("nexus_")} <= {0.0}
+
+
 def test_b24_what_an_operator_must_look_at_is_counted() -> None:
     metrics = Metrics(["m"])
     settle(metrics, usage_source=UsageSource.ESTIMATED)
@@ -94,6 +117,8 @@ def test_the_rest_is_what_it_is_set_to() -> None:
     metrics = Metrics([])
     metrics.rate_limited()
     metrics.batch(3, 0.002)
+    metrics.ledger(busy=1, withdrawn=2)
+    metrics.ledger(busy=8, withdrawn=6)
     metrics.recovered(7)
     metrics.lines_dropped(4)
     metrics.drains(2)
@@ -104,6 +129,8 @@ def test_the_rest_is_what_it_is_set_to() -> None:
         "nexus_rate_limited_total": 1,
         "nexus_ledger_batch_size_sum": 3,
         "nexus_ledger_commit_seconds_sum": 0.002,
+        "nexus_ledger_busy_total": 8,
+        "nexus_holds_withdrawn_total": 6,
         "nexus_recovered_holds_total": 7,
         "nexus_log_lines_dropped_total": 4,
         "nexus_drains_open": 2,
