@@ -28,5 +28,10 @@ def plan_of(plans: Mapping[str, Plan], assigned: str | None, paid_nano: int, spe
     """Return the plan in force. An assigned plan that is no longer configured falls back to the ladder."""
     if assigned is not None and assigned in plans:
         return plans[assigned]
-    reached = (p for p in plans.values() if p.rung and paid_nano >= p.min_paid_nano and spent_nano >= p.min_spent_nano)
-    return max(reached, key=lambda p: p.rank)
+    highest: Plan | None = None
+    for plan in plans.values():  # a loop, as this is asked for every request
+        reached = plan.rung and paid_nano >= plan.min_paid_nano and spent_nano >= plan.min_spent_nano
+        if reached and (highest is None or plan.rank > highest.rank):
+            highest = plan
+    assert highest is not None, "one rung has no threshold"
+    return highest

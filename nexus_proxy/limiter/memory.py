@@ -34,7 +34,7 @@ class MemoryLimiter:
                 wait_ns = max(wait_ns, (window or Window(WINDOW_NS)).wait_ns(limit.rpm, now_ns))
         if wait_ns:
             return Refused(self._standing(limits, now_ns), wait_ns)
-        for subject in {limit.subject for limit in limits}:
+        for subject in {limit.subject for limit in limits} if len(limits) > 1 else (limits[0].subject,):
             self._window(subject).add(now_ns)
         self._forget(_SWEPT_PER_LIMIT * len(limits), now_ns)
         return Admitted(self._standing(limits, now_ns))

@@ -5,22 +5,19 @@ half-open, (t − 60 s, t]. Times are nanoseconds of a clock that never goes bac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 WINDOW_NS = 60_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """At most `rpm` requests of `subject` (`account:7`, `key:12`) in any window."""
 
     subject: str
     rpm: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where the tightest of the limits stands: for the x-ratelimit headers."""
 
     limit: int
@@ -28,15 +25,13 @@ class Standing:
     reset_ns: int  # until the window is empty again, if nobody else is admitted meanwhile
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(NamedTuple):
     """The request counts against every limit."""
 
     standing: Standing
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(NamedTuple):
     """The request counts against no limit. After `retry_after_ns` it is admitted, if nobody else is meanwhile."""
 
     standing: Standing
