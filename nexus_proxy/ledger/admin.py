@@ -130,7 +130,7 @@ class Administration:
         if op.amount_nano <= 0:
             return Denied("a top-up must be more than nothing")
         paid_nano = -self._execute("SELECT balance_nano FROM accounts WHERE account_id = ?", (FUNDING,)).fetchone()[0]
-        if paid_nano + self._posting.funded_nano + op.amount_nano > TOTAL_NANO_MAX:
+        if paid_nano + op.amount_nano > TOTAL_NANO_MAX:
             return Denied("the amount is too large for this ledger")
         entry_id = self._posting.enter(
             op.at_ms, "topup", FUNDING, account.account_id, op.amount_nano, external_id=op.external_id, note=op.note

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger.files import create_private
 from nexus_proxy.ledger.readonly import connect
 
 
@@ -19,9 +20,11 @@ def backup(path: Path, target: Path) -> None:
         raise LedgerError(f"{target} exists already")
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        with closing(connect(path)) as source, closing(sqlite3.connect(partial)) as copy:
-            source.backup(copy, pages=-1)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file that can be read from read-only media
+        with closing(connect(path)) as source:
+            create_private(partial)
+            with closing(sqlite3.connect(partial)) as copy:
+                source.backup(copy, pages=-1)
+                copy.execute("PRAGMA journal_mode = DELETE")  # one file that can be read from read-only media
         _flush(partial)
         os.link(partial, target)  # unlike a rename, this never replaces a file
         _flush(target.parent)

@@ -9,17 +9,7 @@ import os
 from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
-
-Place = tuple[int, int] | None
-
-
-def place_of(path: Path) -> Place:
-    """Return device and inode of the file at a path, None if there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+from nexus_proxy.ledger.files import open_private, place_of
 
 
 class LedgerInUse(LedgerError):
@@ -37,7 +27,7 @@ class WriterLock:
     def take(self) -> None:
         """Take the lock, or raise LedgerInUse at once. LedgerError if the lock file cannot be opened."""
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = open_private(self.path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise LedgerError(f"cannot open the lock file {self.path}: {error.strerror}") from error
         try:

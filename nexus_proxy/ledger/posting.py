@@ -2,27 +2,27 @@
 
 Strategy: an account's row is read once, inside the transaction, so nobody can change it before the COMMIT; holds and
 settlements are decided against it exactly and in their order. What they come to is gathered here and written by few
-statements, each of them for all rows: a statement costs more than a row. The database has the last word all the same:
-its CHECK refuses a balance that does not carry its holds, and a row that is not open does not close. Nothing outlives
-the transaction but `tail` and what was opened and closed, which the caller takes over after its COMMIT.
+statements, each of them for all rows. The database has the last word all the same: its CHECK refuses a balance that
+does not carry its holds, and a row that is not open does not close. Nothing outlives the transaction but `tail` and
+what was opened and closed, which the caller takes over after its COMMIT.
 """
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import chain as joined
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nexus_proxy.core.money import AMOUNT_NANO_MAX
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.ledger.entries import Entry, chain
+from nexus_proxy.ledger.entries import chain
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     Done,
     Held,
     Hold,
+    Operation,
     Progress,
     Settle,
     Settled,
@@ -30,68 +30,67 @@ from nexus_proxy.ledger.protocol import (
     StoreBroken,
     Suspended,
 )
-from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
+from nexus_proxy.ledger.schema import INTERNAL, OVERRUN, REVENUE
+from nexus_proxy.ledger.statements import Selection, Statement
 
 DAY_MS: Final = 86_400_000
 CHARGE_NANO_MAX: Final = 2**56  # of one request; a hundred of them still add up within an int64
 TOKENS_MAX: Final = 2**48
 CAPPED: Final = "capped"  # the flag of a row whose figures were too large to store
 
+_HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say nothing, so one of each is enough
 
-def _by_count(sql: str, *, columns: int) -> dict[int, str]:
-    """Return the statement for each of the counts of rows that it is prepared for, the largest first."""
-    row = f"({', '.join('?' * columns)})"
-    return {count: sql.replace("ROWS", ", ".join([row] * count)) for count in (64, 32, 16, 8, 4, 2, 1)}
-
-
-_ACCOUNT = "SELECT balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id = ?"
-_MOVE = """
-UPDATE accounts SET balance_nano = balance_nano - ?1, held_nano = held_nano + ?2, spent_nano = spent_nano + ?1,
-    last_entry_ms = iif(?3 IS NULL, last_entry_ms, max(coalesce(last_entry_ms, 0), ?3))
-WHERE account_id = ?4
+_ACCOUNTS = Selection(
+    "SELECT account_id, balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id IN (IDS)"
+)
+_MOVED = """
+UPDATE accounts SET balance_nano = balance_nano - column1, held_nano = held_nano + column2,
+    spent_nano = spent_nano + iif(internal, 0, column1),
+    last_entry_ms = nullif(max(coalesce(last_entry_ms, 0), column3), 0)
 """
-_FIND = """
-SELECT seq, account_id, key_id, model, provider, price_id, hold_nano
-FROM requests WHERE request_id = ? AND state = 'open'
-"""
-_OPEN = _by_count(
-    """
-INSERT INTO requests (seq, request_id, run_id, account_id, key_id, model, provider, upstream_model, streamed, price_id,
-    hold_nano, input_bound, output_bound, opened_ms)
-VALUES ROWS
-""",
-    columns=14,
+_MOVE = Statement(
+    f"{_MOVED} FROM (VALUES ROWS) WHERE account_id = column4",
+    "(?, ?, ?, ?)",
+    single=f"{_MOVED.replace('column', '?')} WHERE account_id = ?4",
+)
+_HOLD = ", ".join(Hold._fields)  # they are the columns' names
+_FIND = "SELECT seq, HOLD FROM requests WHERE request_id = ? AND state = 'open'".replace("HOLD", _HOLD)
+_OPEN = Statement(
+    "INSERT INTO requests (seq, run_id, HOLD) VALUES ROWS".replace("HOLD", _HOLD),
+    f"({', '.join('?' * (2 + len(Hold._fields)))})",
 )
 _PROGRESS = """
 UPDATE requests SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
     reasoning_tokens = ?
 WHERE seq = ? AND state = 'open'
 """
-_SETTLED = """
+_CLOSED = """
 UPDATE requests SET state = column2, prompt_tokens = column3, cached_tokens = column4, cache_write_tokens = column5,
     completion_tokens = column6, reasoning_tokens = column7, closed_ms = column8, status = column9,
     end_state = column10, usage_source = column11, charge_nano = column12, overrun_nano = column13,
     cost_nano = column14, first_byte_ms = column15, duration_ms = column16, flags = column17, estimator = column18
 """
-_CLOSE = {  # the plus keeps SQLite from going through the index of all open rows; one row is cheaper without a FROM
-    **_by_count(f"{_SETTLED} FROM (VALUES ROWS) WHERE seq = column1 AND +state = 'open'", columns=18),
-    1: f"{_SETTLED.replace('column', '?')} WHERE seq = ?1 AND state = 'open'",
-}
-_ENTRY = _by_count("INSERT INTO entries VALUES ROWS", columns=11)
-_INTERNAL = """
-UPDATE accounts SET balance_nano = balance_nano + ?, last_entry_ms = max(coalesce(last_entry_ms, 0), ?)
-WHERE account_id = ?
-"""
-_DAILY = """
-INSERT INTO daily VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_CLOSE = Statement(  # the plus keeps SQLite from going through the index of all open rows
+    f"{_CLOSED} FROM (VALUES ROWS) WHERE seq = column1 AND +state = 'open'",
+    f"({', '.join('?' * 18)})",
+    single=f"{_CLOSED.replace('column', '?')} WHERE seq = ?1 AND state = 'open'",
+)
+_ENTRY = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
+_CHARGE = Statement("INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)")
+_DAILY = Statement(
+    """
+INSERT INTO daily VALUES ROWS
 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
     reasoning_tokens = reasoning_tokens + excluded.reasoning_tokens,
     charge_nano = charge_nano + excluded.charge_nano, cost_nano = cost_nano + excluded.cost_nano
-"""
+""",
+    f"({', '.join('?' * 13)})",
+)
 
 Day = tuple[int, int, int, str, str, str]  # the primary key of `daily`
+OpenHold = tuple[int, Hold]  # with the seq of its row
 
 
 class Tail(NamedTuple):
@@ -100,18 +99,6 @@ class Tail(NamedTuple):
     entry_id: int  # the last entry's
     digest: str
     seq: int  # the last request's
-
-
-class OpenHold(NamedTuple):
-    """What a settlement needs of the row that it closes."""
-
-    seq: int
-    account_id: int
-    key_id: int
-    model: str
-    provider: str
-    price_id: str
-    hold_nano: int
 
 
 @dataclass(slots=True)
@@ -124,21 +111,24 @@ class _Purse:
     suspended: int
     paid_nano: int = 0
     more_held_nano: int = 0
-    entry_ms: int | None = None
+    entry_ms: int = 0
 
     @property
     def available_nano(self) -> int:
         return self.balance_nano + self.overdraft_nano - self.held_nano
 
 
-@dataclass(slots=True)
 class _Unwritten:
-    """Rows that wait for their statement."""
+    """Values that wait for their statement, row after row."""
 
-    opened: list[tuple[Any, ...]] = field(default_factory=list)
-    closed: list[tuple[Any, ...]] = field(default_factory=list)
-    progress: list[tuple[Any, ...]] = field(default_factory=list)
-    entries: list[tuple[Any, ...]] = field(default_factory=list)
+    __slots__ = ("charges", "closed", "entries", "opened", "progress")
+
+    def __init__(self) -> None:
+        self.opened: list[Any] = []
+        self.closed: list[Any] = []
+        self.charges: list[Any] = []
+        self.entries: list[Any] = []  # of other kinds
+        self.progress: list[tuple[Any, ...]] = []
 
 
 class Posting:
@@ -166,105 +156,93 @@ class Posting:
         self._unwritten = _Unwritten()
         self._internal: defaultdict[int, int] = defaultdict(int)
         self._internal_ms = 0
-        self._daily: dict[Day, list[int]] = {}
+        self._daily: defaultdict[Day, list[tuple[int, ...]]] = defaultdict(list)
 
     @property
     def tail(self) -> Tail:
         return Tail(self._entry_id, self._digest, self._seq)
 
+    def expect(self, batch: Sequence[Operation]) -> None:
+        """Read the accounts that a batch will ask for, at once."""
+        ids = set()
+        for op in batch:
+            if isinstance(op, Hold):
+                ids.add(op.account_id)
+            elif isinstance(op, Settle) and (found := self._known.get(op.request_id)):
+                ids.add(found[1].account_id)
+        for account_id, *amounts in _ACCOUNTS.read(self._connection, [*ids]):
+            self._purses[account_id] = _Purse(*amounts)
+
     def hold(self, op: Hold) -> Held | Short | Suspended:
         """Set the money aside and open the row, or tell why not."""
-        hold_nano = op.hold_nano
+        request_id, account_id, key_id, model, provider, upstream_model, streamed, price_id, hold_nano, *rest = op
         assert hold_nano >= 0
-        purse = self._purse(op.account_id)
+        purse = self._purse(account_id)
         if purse.suspended:
             return Suspended()
         if hold_nano > AMOUNT_NANO_MAX or hold_nano > purse.available_nano:
             return Short(hold_nano, purse.balance_nano + purse.overdraft_nano, purse.available_nano)
         purse.held_nano += hold_nano
         purse.more_held_nano += hold_nano
-        self._seq += 1
-        self.opened[op.request_id] = OpenHold(
-            self._seq, op.account_id, op.key_id, op.model, op.provider, op.price_id, hold_nano
-        )
-        self._unwritten.opened.append(
-            (
-                self._seq,
-                op.request_id,
-                self._run_id,
-                op.account_id,
-                op.key_id,
-                op.model,
-                op.provider,
-                op.upstream_model,
-                int(op.streamed),
-                op.price_id,
-                hold_nano,
-                op.input_bound,
-                op.output_bound,
-                op.opened_ms,
-            )
-        )
-        return Held()
+        seq = self._seq = self._seq + 1
+        self.opened[request_id] = (seq, op)
+        opened = self._unwritten.opened  # sqlite3 is slow with subclasses: of int here, of str where a row closes
+        opened += (seq, self._run_id, request_id, account_id, key_id, model, provider, upstream_model, int(streamed))
+        opened += (price_id, hold_nano, *rest)
+        return _HELD
 
     def progress(self, op: Progress) -> Done:
         """Journal the counts, if the request is still open."""
         found = self._find(op.request_id)
         if found is not None:
-            self._unwritten.progress.append((*_counts(op.usage), found.seq))
-        return Done()
+            self._unwritten.progress.append((*_counts(op.usage), found[0]))
+        return _DONE
 
     def settle(self, op: Settle) -> Settled | AlreadySettled:
         """Close the row, once; move the money; release the hold."""
-        assert op.charge_nano >= 0
-        found = self._find(op.request_id)
+        request_id, end_state, source, usage, charge_nano, cost_nano, status, closed_ms, *rest, flags, estimator = op
+        assert charge_nano >= 0
+        found = self._find(request_id)
         if found is None:
-            return AlreadySettled()
-        seq, account_id, key_id, model, provider, price_id, hold_nano = found
+            return _ALREADY_SETTLED
+        seq, (_, account_id, key_id, model, provider, _, _, price_id, hold_nano, *_) = found
         purse = self._purse(account_id)
-        counts = _counts(op.usage)
-        charge_nano, cost_nano = min(op.charge_nano, CHARGE_NANO_MAX), min(op.cost_nano, CHARGE_NANO_MAX)
-        flags = op.flags
-        if charge_nano < op.charge_nano or cost_nano < op.cost_nano or TOKENS_MAX in counts:
+        counts = _counts(usage)
+        if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or TOKENS_MAX in counts:
+            charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
             flags = f"{flags} {CAPPED}".lstrip()
         paid_nano = charge_nano
         if charge_nano > hold_nano:  # the rest is taken from what the account has available, and not from more
             paid_nano = min(charge_nano, hold_nano + max(0, purse.available_nano))
         overrun_nano = charge_nano - paid_nano
-        self.closed.add(op.request_id)
-        self._unwritten.closed.append(
-            (
-                seq,
-                "voided" if op.usage_source is UsageSource.NONE else "posted",
-                *counts,
-                op.closed_ms,
-                op.status or None,
-                op.end_state.value,  # sqlite3 is slow with subclasses of str
-                op.usage_source.value,
-                paid_nano,
-                overrun_nano,
-                cost_nano,
-                op.first_byte_ms,
-                op.duration_ms,
-                flags,
-                op.estimator,
-            )
-        )
+        self.closed.add(request_id)
+        state = "voided" if source is UsageSource.NONE else "posted"
+        closed = self._unwritten.closed
+        closed += (seq, state, *counts, closed_ms, status or None, str(end_state), str(source))
+        closed += (paid_nano, overrun_nano, cost_nano, *rest, flags, estimator)
         purse.balance_nano -= paid_nano
         purse.paid_nano += paid_nano
         purse.held_nano -= hold_nano
         purse.more_held_nano -= hold_nano
         if paid_nano:
-            purse.entry_ms = max(purse.entry_ms or 0, op.closed_ms)
-            self.enter(op.closed_ms, "charge", account_id, REVENUE, paid_nano, request_id=op.request_id)
+            purse.entry_ms = max(purse.entry_ms, closed_ms)
+            self._charge(closed_ms, account_id, paid_nano, seq, request_id)
         if overrun_nano:
-            self.enter(op.closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request_id=op.request_id)
-        day = (op.closed_ms // DAY_MS, account_id, key_id, model, provider, self._currencies[price_id])
+            self.enter(closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request=(seq, request_id))
+        day = (closed_ms // DAY_MS, account_id, key_id, model, provider, self._currencies[price_id])
         prompt, cached, _, completion, reasoning = counts
-        figures = (1, prompt or 0, cached or 0, completion or 0, reasoning or 0, paid_nano, cost_nano)
-        known = self._daily.get(day)
-        self._daily[day] = list(figures) if known is None else [a + b for a, b in zip(known, figures, strict=True)]
+        self._daily[day].append((1, prompt or 0, cached or 0, completion or 0, reasoning or 0, paid_nano, cost_nano))
         return Settled(account_id, paid_nano, overrun_nano)
+
+    def _charge(self, at_ms: int, payer_id: int, amount_nano: int, seq: int, request_id: str) -> None:
+        """Append the entry that nearly all are, with less ado."""
+        entry_id = self._entry_id = self._entry_id + 1
+        entry = (entry_id, at_ms, "charge", payer_id, REVENUE, amount_nano, request_id, None, None, "")
+        self._digest = digest = chain(self._digest, entry)
+        self._unwritten.charges += (entry_id, at_ms, payer_id, amount_nano, seq, digest)
+        self._internal[REVENUE] += amount_nano
+        if at_ms > self._internal_ms:
+            self._internal_ms = at_ms
 
     def enter(
         self,
@@ -274,15 +252,19 @@ class Posting:
         payee_id: int,
         amount_nano: int,
         *,
-        request_id: str | None = None,
+        request: tuple[int, str] | tuple[None, None] = (None, None),
         external_id: str | None = None,
         note: str = "",
     ) -> int:
-        """Append an entry and return its id. An operator's account is moved here, any other by the caller."""
+        """Append an entry and return its id. An operator's account is moved here, any other by the caller.
+
+        `request` is a request's seq and id.
+        """
         entry_id = self._entry_id = self._entry_id + 1
-        entry = Entry(entry_id, at_ms, kind, payer_id, payee_id, amount_nano, request_id, external_id, None, note)
-        self._digest = chain(self._digest, entry)
-        self._unwritten.entries.append((*entry, self._digest))
+        before, after = (entry_id, at_ms, kind, payer_id, payee_id, amount_nano), (external_id, None, note)
+        seq, request_id = request
+        self._digest = chain(self._digest, (*before, request_id, *after))
+        self._unwritten.entries += (*before, seq, *after, self._digest)
         if payer_id in INTERNAL:
             self._internal[payer_id] -= amount_nano
         if payee_id in INTERNAL:
@@ -290,52 +272,51 @@ class Posting:
         self._internal_ms = max(self._internal_ms, at_ms)
         return entry_id
 
-    @property
-    def funded_nano(self) -> int:
-        """What this transaction has taken from `funding` so far."""
-        return -self._internal.get(FUNDING, 0)
-
     def flush(self) -> None:
-        """Write the rows, and forget what was read: whoever follows sees, and may change, the tables themselves.
+        """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves.
 
         StoreBroken if a row that should be open is not.
         """
+        connection = self._connection
         rows, self._unwritten = self._unwritten, _Unwritten()
-        purses, self._purses = self._purses, {}
-        self._write(_OPEN, rows.opened)
-        if self._write(_CLOSE, rows.closed) != len(rows.closed):
+        _OPEN.write(connection, rows.opened)
+        closed = _CLOSE.write(connection, rows.closed)
+        if closed != _CLOSE.rows(rows.closed):
             raise StoreBroken("a hold of this process was closed by somebody else")
         if rows.progress:  # after the settlements, which have the last word
-            self._connection.executemany(_PROGRESS, rows.progress)
-        for account_id, purse in purses.items():
+            connection.executemany(_PROGRESS, rows.progress)
+        _MOVE.write(connection, self._moves())
+        _CHARGE.write(connection, rows.charges)
+        _ENTRY.write(connection, rows.entries)
+        _DAILY.write(connection, self._sums())
+
+    def _moves(self) -> list[int]:
+        """Return what accounts have more or less, and forget it."""
+        values: list[int] = []
+        for account_id, purse in self._purses.items():
             if purse.paid_nano or purse.more_held_nano:
-                moved = (purse.paid_nano, purse.more_held_nano, purse.entry_ms, account_id)
-                self._connection.execute(_MOVE, moved)
-        self._write(_ENTRY, rows.entries)
-
-    def finish(self) -> None:
-        """Write everything. Nothing may follow but COMMIT."""
-        self.flush()
+                values += (purse.paid_nano, purse.more_held_nano, purse.entry_ms, account_id)
         for account_id, change_nano in self._internal.items():
-            self._connection.execute(_INTERNAL, (change_nano, self._internal_ms, account_id))
-        for day, figures in self._daily.items():
-            self._connection.execute(_DAILY, (*day, *figures))
+            values += (-change_nano, 0, self._internal_ms, account_id)
+        self._purses.clear()
+        self._internal.clear()
+        self._internal_ms = 0
+        return values
 
-    def _write(self, statements: Mapping[int, str], rows: list[tuple[Any, ...]]) -> int:
-        """Write the rows by as few statements as can be; return how many rows were written."""
-        written = begin = 0
-        for count, statement in statements.items():
-            while len(rows) - begin >= count:
-                values = [*joined.from_iterable(rows[begin : begin + count])]
-                written += self._connection.execute(statement, values).rowcount
-                begin += count
-        return written
+    def _sums(self) -> list[Any]:
+        """Return what the days have more, and forget it."""
+        values: list[Any] = []
+        for day, figures in self._daily.items():
+            values += day
+            values += map(sum, zip(*figures, strict=True))
+        self._daily.clear()
+        return values
 
     def _purse(self, account_id: int) -> _Purse:
         purse = self._purses.get(account_id)
         if purse is None:
-            row = self._connection.execute(_ACCOUNT, (account_id,)).fetchone()
-            purse = self._purses[account_id] = _Purse(*row)
+            ((_, *amounts),) = _ACCOUNTS.read(self._connection, [account_id])
+            purse = self._purses[account_id] = _Purse(*amounts)
         return purse
 
     def _find(self, request_id: str) -> OpenHold | None:
@@ -345,7 +326,7 @@ class Posting:
         found = self.opened.get(request_id) or self._known.get(request_id)
         if found is None:
             row = self._connection.execute(_FIND, (request_id,)).fetchone()
-            found = None if row is None else OpenHold(*row)
+            found = None if row is None else (row[0], Hold(*row[1:]))
         return found
 
 

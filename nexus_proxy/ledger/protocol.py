@@ -1,13 +1,15 @@
 """What a ledger does, whichever database is behind it.
 
 Strategy: everything that changes money is an operation, a frozen record; a store applies a batch of them in one
-durable transaction and returns one outcome each. An outcome is a type, not a bool. No database type is in here.
+durable transaction and returns one outcome each. An outcome is a type, not a bool. No database type is in here. What
+every request needs is a named tuple, which is made and taken apart in a fraction of the time; only one outcome is, so
+that no two of them are equal.
 Amounts are nano-units of the deployment's currency, times are milliseconds since 1970-01-01 UTC.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from nexus_proxy.core.plan import Plan
 from nexus_proxy.core.pricing import PriceVersion
@@ -17,8 +19,7 @@ from nexus_proxy.core.usage import Usage
 # --- operations of a request --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Set money aside for one request, and open its row."""
 
     request_id: str
@@ -35,16 +36,14 @@ class Hold:
     opened_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """What an open request would be charged if this process died now."""
 
     request_id: str
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(NamedTuple):
     """End a hold: post the charge (0 with source `none` is a void) and close the row."""
 
     request_id: str
@@ -140,19 +139,10 @@ class DeclarePlans:
     plans: tuple[Plan, ...]
 
 
-Operation = (
-    Hold
-    | Progress
-    | Settle
-    | CreateAccount
-    | SetAccount
-    | CreateKey
-    | RevokeKey
-    | TopUp
-    | DeclareCurrency
-    | DeclarePrices
-    | DeclarePlans
+AdminOperation = (
+    CreateAccount | SetAccount | CreateKey | RevokeKey | TopUp | DeclareCurrency | DeclarePrices | DeclarePlans
 )
+Operation = Hold | Progress | Settle | AdminOperation
 
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -176,8 +166,7 @@ class Suspended:
     """The account is suspended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """The hold ended now. `charged_nano` is what the account paid, `overrun_nano` what it could not."""
 
     account_id: int

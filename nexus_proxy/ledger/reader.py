@@ -18,7 +18,14 @@ from nexus_proxy.ledger import readonly, rows
 from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, UsageBy, UsageLine
 
-_RECENT = "SELECT account_id, key_id, opened_ms FROM requests WHERE opened_ms >= ? ORDER BY opened_ms, seq"
+# Backwards from the last request to the first that is clearly older, for the time has no index. What was opened before
+# a clock was set back by more than the margin is not found.
+_RECENT = """
+SELECT account_id, key_id, opened_ms FROM requests
+WHERE opened_ms >= ?1
+    AND seq > coalesce((SELECT seq FROM requests WHERE opened_ms < ?1 - 60000 ORDER BY seq DESC LIMIT 1), 0)
+ORDER BY opened_ms, seq
+"""
 
 _DAILY = "daily AS (SELECT * FROM main.daily WHERE day >= ?1 / 86400000)"
 _EXACT = """

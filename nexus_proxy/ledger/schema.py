@@ -110,10 +110,10 @@ CREATE TABLE requests (
     CHECK ((state = 'open') = (closed_ms IS NULL)),
     CHECK ((state = 'open') = (charge_nano IS NULL))
 ) STRICT;
-CREATE INDEX requests_opened ON requests (opened_ms);
 CREATE INDEX requests_open ON requests (account_id) WHERE state = 'open';
 
--- Money moving from the payer to the payee. `hash` is the SHA-256 of the previous entry's hash and this one's content.
+-- Money moving from the payer to the payee. `hash` is the SHA-256 of the previous entry's hash and this one's content:
+-- a JSON array of the columns before it, with the request's id in the place of its seq.
 CREATE TABLE entries (
     entry_id INTEGER PRIMARY KEY,
     at_ms INTEGER NOT NULL,
@@ -121,15 +121,15 @@ CREATE TABLE entries (
     payer_id INTEGER NOT NULL REFERENCES accounts,
     payee_id INTEGER NOT NULL REFERENCES accounts CHECK (payee_id <> payer_id),
     amount_nano INTEGER NOT NULL CHECK (amount_nano > 0),
-    request_id TEXT REFERENCES requests (request_id),
+    seq INTEGER REFERENCES requests,     -- of the request that is paid for
     external_id TEXT,
     corrects INTEGER REFERENCES entries,
     note TEXT NOT NULL DEFAULT '',
     hash TEXT NOT NULL CHECK (length(hash) = 64),
-    CHECK ((kind IN ('charge', 'overrun')) = (request_id IS NOT NULL)),
+    CHECK ((kind IN ('charge', 'overrun')) = (seq IS NOT NULL)),
     CHECK ((kind = 'correction') = (corrects IS NOT NULL))
 ) STRICT;
-CREATE UNIQUE INDEX entries_request ON entries (request_id, kind) WHERE request_id IS NOT NULL;
+CREATE UNIQUE INDEX entries_request ON entries (seq, kind) WHERE seq IS NOT NULL;
 CREATE UNIQUE INDEX entries_external ON entries (external_id) WHERE external_id IS NOT NULL;
 
 -- Closed requests summed up by the UTC day on which they closed, kept by the transaction that closes them.
@@ -158,7 +158,7 @@ CREATE TRIGGER prices_no_update BEFORE UPDATE ON price_versions
     BEGIN SELECT RAISE(ABORT, 'price versions are never edited'); END;
 CREATE TRIGGER prices_no_delete BEFORE DELETE ON price_versions
     BEGIN SELECT RAISE(ABORT, 'price versions are never edited'); END;
-CREATE TRIGGER requests_no_update BEFORE UPDATE ON requests WHEN OLD.state <> 'open'
+CREATE TRIGGER requests_no_update AFTER UPDATE ON requests WHEN OLD.state <> 'open'
     BEGIN SELECT RAISE(ABORT, 'a closed request is never edited'); END;
 CREATE TRIGGER requests_no_delete BEFORE DELETE ON requests
     BEGIN SELECT RAISE(ABORT, 'requests are never deleted'); END;

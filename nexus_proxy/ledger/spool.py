@@ -14,6 +14,7 @@ import orjson
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger.files import open_private
 from nexus_proxy.ledger.protocol import Settle
 
 BALLAST_BYTES = (4 << 20, 1 << 20, 1 << 18)  # as much as there is; a settlement takes about 400
@@ -31,7 +32,7 @@ class Spool:
     def reserve(self) -> None:
         """Take room on the disk for the day on which there is none. As far as that goes: no error if it cannot be."""
         for size in BALLAST_BYTES:
-            with suppress(OSError), open(self._ballast, "wb", opener=_private) as file:
+            with suppress(OSError), open(self._ballast, "wb", opener=open_private) as file:
                 os.posix_fallocate(file.fileno(), 0, size)
                 return
 
@@ -48,9 +49,9 @@ class Spool:
             self._append(settlements)  # what was half written ends at the first new line
 
     def _append(self, settlements: Sequence[Settle]) -> None:
-        with open(self.path, "ab", opener=_private) as file:
+        with open(self.path, "ab", opener=open_private) as file:
             # A line that an earlier crash cut off ends here, and is left out when the file is read.
-            file.write(b"\n" + b"".join(orjson.dumps(settlement) + END for settlement in settlements))
+            file.write(b"\n" + b"".join(map(_line, settlements)))
             file.flush()
             os.fsync(file.fileno())
         _sync(self.path.parent)
@@ -67,8 +68,8 @@ class Spool:
         if settlements:
             kept = self.path.with_name(self.path.name + ".new")
             kept.unlink(missing_ok=True)
-            with open(kept, "ab", opener=_private) as file:
-                file.write(b"".join(orjson.dumps(settlement) + END for settlement in settlements))
+            with open(kept, "ab", opener=open_private) as file:
+                file.write(b"".join(map(_line, settlements)))
                 file.flush()
                 os.fsync(file.fileno())
             kept.replace(self.path)
@@ -90,8 +91,8 @@ class Spool:
             raise LedgerError(f"{self.path} has a line that cannot be read: {line[:80]!r} ({error})") from error
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _line(settlement: Settle) -> bytes:
+    return orjson.dumps(settlement._asdict()) + END
 
 
 def _sync(directory: Path) -> None:

@@ -20,10 +20,12 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.admin import Administration
 from nexus_proxy.ledger.entries import GENESIS
-from nexus_proxy.ledger.lock import Place, WriterLock, place_of
+from nexus_proxy.ledger.files import Place, create_private, place_of
+from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.posting import OpenHold, Posting, Tail
 from nexus_proxy.ledger.protocol import (
+    AdminOperation,
     CreateAccount,
     CreateKey,
     DeclareCurrency,
@@ -79,7 +81,7 @@ class SqliteStore:
         self._lock.take()
         try:
             self._open()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(f"the ledger {self.path} cannot be opened: {error}") from error
         except LedgerError:
@@ -87,6 +89,7 @@ class SqliteStore:
             raise
 
     def _open(self) -> None:
+        create_private(self.path)  # SQLite gives the WAL and its index the mode of the file
         # Transactions are ours to begin and end, hence isolation_level=None.
         connection = sqlite3.connect(
             self.path, timeout=OPEN_TIMEOUT_S, isolation_level=None, cached_statements=256, check_same_thread=False
@@ -157,7 +160,19 @@ class SqliteStore:
                 at_ms = now_ms()
                 self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (at_ms, self._run_id))
             administration = Administration(self._connection, posting)
-            outcomes = [self._one(op, posting, administration) for op in batch]
+            posting.expect(batch)
+            outcomes: list[Outcome] = []
+            for op in batch:
+                if isinstance(op, Hold):
+                    outcome: Outcome = posting.hold(op)
+                elif isinstance(op, Settle):
+                    outcome = posting.settle(op)
+                elif isinstance(op, Progress):
+                    outcome = posting.progress(op)
+                else:
+                    posting.flush()
+                    outcome = self._administer(op, administration)
+                outcomes.append(outcome)
         return outcomes
 
     def close(self) -> None:
@@ -168,15 +183,7 @@ class SqliteStore:
             self._connection = None
         self._lock.release()
 
-    def _one(self, op: Operation, posting: Posting, administration: Administration) -> Outcome:
-        match op:
-            case Hold():
-                return posting.hold(op)
-            case Settle():
-                return posting.settle(op)
-            case Progress():
-                return posting.progress(op)
-        posting.flush()
+    def _administer(self, op: AdminOperation, administration: Administration) -> Outcome:
         match op:
             case TopUp():
                 return administration.top_up(op)
@@ -212,7 +219,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)
             yield posting
-            posting.finish()
+            posting.flush()
             connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back(connection)

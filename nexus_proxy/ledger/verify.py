@@ -25,6 +25,11 @@ from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
 
 FINDINGS_MAX: Final = 100  # of one check
 
+_ENTRIES = """
+SELECT e.entry_id, e.at_ms, e.kind, e.payer_id, e.payee_id, e.amount_nano, r.request_id, e.external_id, e.corrects,
+    e.note, e.hash
+FROM entries e LEFT JOIN requests r USING (seq) ORDER BY e.entry_id
+"""
 _REQUESTS = """
 SELECT request_id, account_id, key_id, model, provider, price_id, hold_nano, state, usage_source, flags, closed_ms,
     prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, charge_nano, overrun_nano,
@@ -89,11 +94,11 @@ class _Proof:
 
     def _entries(self) -> Iterator[Finding]:
         previous, expected_id = GENESIS, 1
-        for *values, digest in self._execute("SELECT * FROM entries ORDER BY entry_id"):
+        for *values, digest in self._execute(_ENTRIES):
             entry = Entry(*values)
             if entry.entry_id != expected_id:
                 yield Finding("chain", f"entry {expected_id} is missing")
-            if chain(previous, entry) != digest:
+            if chain(previous, tuple(values)) != digest:
                 yield Finding("chain", f"entry {entry.entry_id} does not carry its own hash")
             previous, expected_id = digest, entry.entry_id + 1
             self._balances[entry.payer_id] -= entry.amount_nano
@@ -134,7 +139,7 @@ class _Proof:
         SELECT r.request_id, r.charge_nano, r.overrun_nano, r.account_id, count(e.entry_id),
             sum(iif(e.kind = 'charge', e.amount_nano, 0)), sum(iif(e.kind = 'overrun', e.amount_nano, 0)),
             max(iif(e.kind = 'charge', e.payer_id, 0))
-        FROM requests r LEFT JOIN entries e ON e.request_id = r.request_id GROUP BY r.seq
+        FROM requests r LEFT JOIN entries e ON e.seq = r.seq GROUP BY r.seq
         """
         for request_id, charge, overrun, account_id, count, charged, overran, payer_id in self._execute(query):
             charge_nano, overrun_nano = charge or 0, overrun or 0

@@ -353,7 +353,7 @@ class Writer:
                 if isinstance(item.op, Progress):
                     progress[item.op.request_id] = item.op
                 else:
-                    if isinstance(item.op, Settle):
+                    if progress and isinstance(item.op, Settle):
                         progress.pop(item.op.request_id, None)
                     backlog.append(item)
 

@@ -23,7 +23,7 @@ from nexus_proxy.ledger.protocol import (
     SetAccount,
     UsageLine,
 )
-from nexus_proxy.ledger.reader import SqliteReader
+from nexus_proxy.ledger.reader import _RECENT, SqliteReader
 from tests.ledger.ledgerbook import DEAR, FREE, T0, Book, hold, opened, settle, void
 
 DAY_MS = 86_400_000
@@ -169,6 +169,23 @@ async def test_the_reader_reads_what_was_committed(tmp_path: Path) -> None:
         assert (await reader.recent(T0))[0] == RecentRequest(accounts[0].account_id, key_id, T0)
         assert await reader.recent(T0 + 1) == []
         await reader.close()
+        await reader.close()
+
+
+async def test_the_recent_requests_are_found_from_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    with opened(path) as book:
+        account_id, key_id = book.customer("a", NANO)
+        times = [T0 - 200_000, T0 - 100_000, T0 + 500, T0 - 30_000, T0, T0 + 400, T0 - 1]  # none comes in order
+        book.run(*(hold(account_id, key_id, 1)._replace(opened_ms=at_ms) for at_ms in times))
+        reader = SqliteReader(path)
+        assert [found.opened_ms for found in await reader.recent(T0)] == [T0, T0 + 400, T0 + 500]
+        assert [found.opened_ms for found in await reader.recent(T0 + 200_000)] == []
+        assert len(await reader.recent(0)) == len(times)
+        plan = await reader._fetch(f"EXPLAIN QUERY PLAN {_RECENT}", (T0,))
+        assert [step[3] for step in plan if step[3].startswith("SEARCH")] == [
+            "SEARCH requests USING INTEGER PRIMARY KEY (rowid>?)"
+        ]
         await reader.close()
 
 

@@ -15,6 +15,7 @@ from nexus_proxy.ledger.protocol import Settle, TopUp
 from nexus_proxy.ledger.verify import FINDINGS_MAX, verify
 from tests.ledger.ledgerbook import FREE, T0, Book, hold, opened, settle, void
 
+A0, A4 = (f"(SELECT seq FROM requests WHERE request_id = '{name}')" for name in ("a0", "a4"))
 USAGE = Usage(prompt=120, completion=30, cached=20, cache_write=5, reasoning=7)
 
 
@@ -61,10 +62,12 @@ def tamper(path: Path, script: str) -> None:
         ("chain", "DELETE FROM entries WHERE entry_id = 2"),
         ("chain", f"UPDATE entries SET hash = '{'0' * 64}' WHERE entry_id = 2"),
         ("balances", "DELETE FROM entries WHERE entry_id = (SELECT max(entry_id) FROM entries)"),
-        ("posted", "DELETE FROM entries WHERE request_id = 'a0'"),
-        ("posted", "UPDATE entries SET request_id = 'a4' WHERE request_id = 'a0'"),
-        ("posted", "UPDATE entries SET payer_id = 6 WHERE request_id = 'a0'"),
-        ("entries", "UPDATE entries SET payee_id = 4 WHERE request_id = 'a0'"),
+        ("posted", f"DELETE FROM entries WHERE seq = {A0}"),
+        ("posted", f"UPDATE entries SET seq = {A4} WHERE seq = {A0}"),
+        ("chain", f"UPDATE entries SET seq = {A4} WHERE seq = {A0}"),
+        ("chain", "UPDATE requests SET request_id = 'mine' WHERE request_id = 'a0'"),
+        ("posted", f"UPDATE entries SET payer_id = 6 WHERE seq = {A0}"),
+        ("entries", f"UPDATE entries SET payee_id = 4 WHERE seq = {A0}"),
         ("balances", "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE name = 'acme'"),
         ("conservation", "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE name = 'acme'"),
         ("balances", "UPDATE accounts SET held_nano = held_nano - 1 WHERE name = 'acme'"),
@@ -87,12 +90,12 @@ def tamper(path: Path, script: str) -> None:
         ("roll-ups", "UPDATE requests SET closed_ms = closed_ms - 86400000 WHERE request_id = 'a0'"),
         ("references", "PRAGMA foreign_keys = OFF; UPDATE keys SET account_id = 77"),
         ("balances", "UPDATE accounts SET overdraft_nano = -1"),
-        ("integrity", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, 'opened_ms', 'seq') "
-         "WHERE name = 'requests_opened'"),
+        ("integrity", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, '(seq', '(at_ms') "
+         "WHERE name = 'entries_request'"),
         ("schema", "DROP INDEX entries_request"),
         ("schema", "DROP VIEW balances; CREATE VIEW balances AS SELECT 1"),
         ("posted", "DROP INDEX entries_request; INSERT INTO entries SELECT 100, at_ms, kind, payer_id, payee_id, "
-         "amount_nano, request_id, external_id, corrects, note, hash FROM entries WHERE request_id = 'a0'"),
+         f"amount_nano, seq, external_id, corrects, note, hash FROM entries WHERE seq = {A0}"),
         ("readable", "UPDATE price_versions SET tiers = '{'"),
     ],
 )  # fmt: skip

@@ -282,6 +282,7 @@ async def test_d7_a_writer_that_is_idle_finds_out_that_the_store_is_well_again(t
         with pytest.raises(LedgerUnavailable):
             await d.writer.hold(d.op(1))
         await d.until(lambda: not d.writer.writable)
+        assert d.writer.busy > 0
         other.execute("COMMIT")
         other.close()
         await d.until(lambda: d.writer.writable)

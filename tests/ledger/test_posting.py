@@ -12,6 +12,7 @@ from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger import posting
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
+    Done,
     Held,
     Progress,
     SetAccount,
@@ -131,6 +132,48 @@ def test_e17_what_the_table_says_at_the_batch_decides(book: Book) -> None:
 
 def test_many_rows_are_closed_by_their_seq_not_by_a_scan(book: Book) -> None:
     assert book.store._connection is not None
-    for count, statement in posting._CLOSE.items():
+    for count, statement in posting._CLOSE.texts.items():
         plan = book.store._connection.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * 18 * count).fetchall()
         assert any("SEARCH requests USING INTEGER PRIMARY KEY" in step[3] for step in plan), plan
+
+
+def test_a_batch_of_many_accounts_moves_each_by_its_own(book: Book) -> None:
+    ids = [book.customer(f"a{number}", NANO) for number in range(70)]
+    book.run(*(hold(*both, 100 + number, f"r{number}") for number, both in enumerate(ids)))
+    usages = [Usage(prompt=10 + number, completion=0) for number in range(35)]
+    outcomes = book.run(
+        *(settle(f"r{number}", usage) for number, usage in enumerate(usages)),
+        *(hold(*both, 7) for both in ids[35:]),
+    )
+    charges = [amount_nano(DEAR.tiers, usage) for usage in usages]
+    assert outcomes == [
+        *(Settled(ids[number][0], charge, 0) for number, charge in enumerate(charges)),
+        *[Held()] * 35,
+    ]
+    assert [book.balance(account_id) for account_id, _ in ids] == [
+        *((NANO - charge, 0) for charge in charges),
+        *((NANO, 100 + number + 7) for number in range(35, 70)),
+    ]
+    assert verify(book.path) == []
+
+
+def test_a_top_up_after_a_charge_in_one_batch_counts_both(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(hold(account_id, key_id, NANO, "r1"))
+    book.run(TopUp("acme", 5, T0), settle("r1", USAGE), TopUp("acme", 7, T0), hold(account_id, key_id, 3))
+    assert book.balance(account_id) == (NANO + 12 - CHARGE, 3)
+    assert book.one("SELECT balance_nano FROM accounts WHERE name = 'funding'") == (-NANO - 12,)
+    assert verify(book.path) == []
+
+
+def test_no_two_outcomes_are_equal() -> None:
+    outcomes = [Held(), Suspended(), AlreadySettled(), Done(), Settled(1, 2, 3), Short(1, 2, 3)]
+    assert all((one == other) == (one is other) for one in outcomes for other in outcomes)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_hold_is_no_entry(book: Book, count: int) -> None:
+    ids = [book.customer(f"a{number}", overdraft_nano=10) for number in range(count)]
+    book.run(*(hold(*both, 5) for both in ids))
+    assert book.one("SELECT count(last_entry_ms) FROM accounts") == (0,)
+    assert book.one("SELECT last_updated FROM balances") == ("2025-10-09T08:53:20.123Z",)

@@ -16,6 +16,7 @@ from nexus_proxy.core.pricing import PriceVersion, amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger.backup import backup
 from nexus_proxy.ledger.protocol import (
     AccountRow,
     AlreadySettled,
@@ -60,7 +61,9 @@ def test_a_settlement_charges_releases_and_records(book: Book) -> None:
     assert book.balance(account_id) == (NANO, 10_000_000)
     assert book.run(settle("r1", USAGE)) == [Settled(account_id, CHARGE, 0)]
     assert book.balance(account_id) == (NANO - CHARGE, 0)
-    entry = book.one("SELECT kind, payer_id, amount_nano FROM entries WHERE request_id = 'r1'")
+    entry = book.one(
+        "SELECT kind, payer_id, amount_nano FROM entries JOIN requests USING (seq) WHERE request_id = 'r1'"
+    )
     assert entry == ("charge", account_id, CHARGE)
 
 
@@ -102,7 +105,7 @@ def test_e4_only_the_first_settlement_counts(book: Book) -> None:
     assert outcomes == [Settled(account_id, CHARGE, 0), AlreadySettled(), AlreadySettled()]
     assert book.run(settle("r1", USAGE), settle("never-was", USAGE)) == [AlreadySettled(), AlreadySettled()]
     assert book.balance(account_id) == (NANO - CHARGE, 0)
-    assert book.one("SELECT count(*) FROM entries WHERE request_id = 'r1'") == (1,)
+    assert book.one("SELECT count(*) FROM entries JOIN requests USING (seq) WHERE request_id = 'r1'") == (1,)
 
 
 def test_e15_a_charge_of_nothing_has_a_row_and_no_entry(book: Book) -> None:
@@ -247,7 +250,7 @@ def test_a_price_version_is_never_edited(book: Book) -> None:
         "UPDATE accounts SET balance_nano = -1 WHERE name = 'acme'",
         "UPDATE accounts SET held_nano = balance_nano + 1 WHERE name = 'acme'",
         "UPDATE accounts SET balance_nano = 1.5",
-        "INSERT INTO entries SELECT entry_id + 9, at_ms, kind, payer_id, payee_id, amount_nano, request_id, "
+        "INSERT INTO entries SELECT entry_id + 9, at_ms, kind, payer_id, payee_id, amount_nano, seq, "
         "external_id, corrects, note, hash FROM entries WHERE kind = 'charge'",
     ],
 )
@@ -430,3 +433,25 @@ def test_a_ledger_with_money_keeps_its_currency(book: Book) -> None:
     book.customer("acme", NANO)
     assert book.run(DeclareCurrency("USD")) == [Done()]
     assert book.run(DeclareCurrency("EUR")) == [Denied("the ledger counts in USD, the configuration says EUR")]
+
+
+def test_what_the_ledger_makes_is_its_owners_alone(tmp_path: Path) -> None:
+    with opened(tmp_path / "nexus.db") as book:
+        book.store.spool([void("r1")])
+        backup(book.path, tmp_path / "copy.db")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    suffixes = ("", "-wal", "-shm", ".lock", ".spool", ".ballast")
+    assert modes == {"copy.db": 0o600} | {f"nexus.db{suffix}": 0o600 for suffix in suffixes}
+
+
+def test_a_ledger_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    path.touch()
+    path.chmod(0o640)
+    with opened(path):
+        assert [p.stat().st_mode & 0o777 for p in (path, tmp_path / "nexus.db-wal")] == [0o640] * 2
+
+
+def test_a_ledger_in_no_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="nowhere"):
+        SqliteStore(tmp_path / "nowhere" / "nexus.db").open()

@@ -28,13 +28,13 @@ QUERIES = {
         FROM accounts WHERE balance_nano <> entries""",
     "I4 one terminal state": """
         SELECT request_id, count(*) FROM requests GROUP BY request_id HAVING count(*) <> 1
-        UNION ALL SELECT request_id, count(*) FROM entries WHERE kind = 'charge' GROUP BY request_id HAVING count(*) > 1
-        UNION ALL SELECT e.request_id, 0 FROM entries e JOIN requests r USING (request_id) WHERE r.state <> 'posted'""",
+        UNION ALL SELECT seq, count(*) FROM entries WHERE kind = 'charge' GROUP BY seq HAVING count(*) > 1
+        UNION ALL SELECT r.request_id, 0 FROM entries e JOIN requests r USING (seq) WHERE r.state <> 'posted'""",
     "I5 a charge is within its hold": """
         SELECT request_id, charge_nano, hold_nano FROM requests WHERE charge_nano > hold_nano""",
     "I5 a charge is its entry": """
         SELECT r.request_id, r.charge_nano, total(e.amount_nano) AS posted FROM requests r
-        LEFT JOIN entries e ON e.request_id = r.request_id AND e.kind = 'charge'
+        LEFT JOIN entries e ON e.seq = r.seq AND e.kind = 'charge'
         WHERE r.state <> 'open' GROUP BY r.request_id HAVING r.charge_nano <> posted""",
 }
 
@@ -66,8 +66,8 @@ def _broken_chain(db: sqlite3.Connection) -> list[str]:
     """I6: each entry's hash is that of the one before and of what the entry says."""
     previous, wrong = "0" * 64, []
     for row in db.execute(
-        "SELECT entry_id, at_ms, kind, payer_id, payee_id, amount_nano, request_id, external_id, corrects, note, hash"
-        " FROM entries ORDER BY entry_id"
+        "SELECT entry_id, at_ms, kind, payer_id, payee_id, amount_nano, r.request_id, external_id, corrects, note, hash"
+        " FROM entries LEFT JOIN requests r USING (seq) ORDER BY entry_id"
     ):
         *values, found = tuple(row)
         text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,56 @@
+"""One statement for many rows, in as many sizes as batches usually have.
+
+Strategy: a statement costs more than a row, and each of them lets the interpreter's lock go and waits for it again. So
+rows are gathered as one flat list of values and written by as few statements as there can be. What is the same in all
+rows stands in the text: what is not bound costs nothing, and NULL is the dearest of all to bind.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+COUNTS: Final = (*range(1, 17), 24, 32, 48, 64)  # of rows, in one statement
+_MOST: Final = COUNTS[-1]
+_FITTING: Final = tuple(accumulate((n if n in COUNTS else 0 for n in range(_MOST + 1)), max))
+
+
+class Statement:
+    """SQL in which ROWS stands for rows such as `(?, 'x', ?)`. `single`, where given, is cheaper for one row."""
+
+    def __init__(self, sql: str, row: str, *, single: str | None = None) -> None:
+        self.texts = {count: sql.replace("ROWS", ", ".join([row] * count)) for count in COUNTS}
+        if single is not None:
+            self.texts[1] = single
+        self._columns = row.count("?")
+
+    def rows(self, values: Sequence[Any]) -> int:
+        """Return how many rows these values are."""
+        return len(values) // self._columns
+
+    def write(self, connection: sqlite3.Connection, values: Sequence[Any]) -> int:
+        """Write rows, given as one flat list of their values; return how many rows of the table that changed."""
+        left, begin, written = self.rows(values), 0, 0
+        while left:
+            count = _FITTING[min(left, _MOST)]
+            end = begin + count * self._columns
+            written += connection.execute(self.texts[count], values[begin:end]).rowcount
+            begin, left = end, left - count
+        return written
+
+
+class Selection:
+    """A query in which IDS stands for the ids of an IN."""
+
+    def __init__(self, sql: str) -> None:
+        self._texts = {count: sql.replace("IDS", ", ".join("?" * count)) for count in COUNTS}
+
+    def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Any]:
+        """Return the rows."""
+        found: list[Any] = []
+        begin = 0
+        while begin < len(ids):
+            count = _FITTING[min(len(ids) - begin, _MOST)]
+            found += connection.execute(self._texts[count], ids[begin : begin + count]).fetchall()
+            begin += count
+        return found
