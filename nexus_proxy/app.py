@@ -21,22 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from nexus_proxy.api import admin, balance, models, operators, refused
 from nexus_proxy.api.admin_socket import AdminSocket
-from nexus_proxy.appkeys import (
-    BODIES,
-    COMPLETIONS,
-    CONFIG,
-    DIRECTORY,
-    DRAINS,
-    LEDGER,
-    LIMITER,
-    LOGGER,
-    METRICS,
-    READER,
-    READINESS,
-    SUPERVISOR,
-    UPSTREAMS,
-    Readiness,
-)
+from nexus_proxy.appkeys import COMPLETIONS, PARTS, Parts, Readiness
 from nexus_proxy.chain import CHAIN, forward
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
@@ -99,8 +84,9 @@ class Door:
             limiter = await self._open_limiter()
             self._open_upstreams()
             await self._open_admins()
-            await self._open_operators()
-            await self._open_clients(limiter)
+            parts = self._parts(limiter)
+            await self._open_operators(parts)
+            await self._open_clients(parts)
         except BaseException:
             await self._stack.aclose()
             raise
@@ -171,14 +157,26 @@ class Door:
         await admins.start()
         self._stack.push_async_callback(admins.stop)
 
-    async def _open_operators(self) -> None:
-        app = operators.application()
-        app[METRICS], app[LEDGER], app[READER], app[READINESS] = (
-            self.metrics,
-            self.ledger,
-            self.reader,
-            self.readiness,
+    def _parts(self, limiter: MemoryLimiter) -> Parts:
+        limits = self.config.server.limits
+        return Parts(
+            config=self.config,
+            directory=self.directory,
+            drains=Places(limits.drains, self.metrics.drains),
+            bodies=Places(limits.bodies_bytes),
+            ledger=self.ledger,
+            limiter=limiter,
+            logger=self._logger,
+            metrics=self.metrics,
+            reader=self.reader,
+            readiness=self.readiness,
+            supervisor=self.supervisor,
+            upstreams=self.upstreams,
         )
+
+    async def _open_operators(self, parts: Parts) -> None:
+        app = operators.application()
+        app[PARTS] = parts
         runner = DoorRunner(app, self.config.server.timeouts, self.config.server.limits)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -188,22 +186,11 @@ class Door:
         watch = asyncio.get_running_loop().create_task(self._watch())
         self._stack.push_async_callback(_cancel, watch)
 
-    async def _open_clients(self, limiter: MemoryLimiter) -> None:
+    async def _open_clients(self, parts: Parts) -> None:
         config, limits = self.config, self.config.server.limits
         # Trap: the default client_max_size of 1 MiB; metering enforces the limit while it reads.
         app = web.Application(middlewares=CHAIN, client_max_size=limits.body_bytes)
-        app[CONFIG] = config
-        app[DIRECTORY] = self.directory
-        app[DRAINS] = Places(limits.drains, self.metrics.drains)
-        app[BODIES] = Places(limits.bodies_bytes)
-        app[LEDGER] = self.ledger
-        app[LIMITER] = limiter
-        app[LOGGER] = self._logger
-        app[METRICS] = self.metrics
-        app[READER] = self.reader
-        app[READINESS] = self.readiness
-        app[SUPERVISOR] = self.supervisor
-        app[UPSTREAMS] = self.upstreams
+        app[PARTS] = parts
         _add_routes(app)
         runner = DoorRunner(app, config.server.timeouts, limits)
         await runner.setup()

@@ -1,9 +1,12 @@
-"""Every key under which something is kept on the application or on a request, and nothing else.
+"""What is kept on the application and on a request, and under which keys: one of each.
 
-Each stage of the chain writes its own keys on the request, and only later stages read them.
+Strategy: a look-up on aiohttp's mappings costs more than most of what a stage does, so it is one for the application's
+parts and one for the request's visit. Each stage of the chain writes its own fields of the visit, and only later
+stages read them.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
@@ -29,6 +32,23 @@ class Readiness:
     shutting_down: bool = False
 
 
+class Parts(NamedTuple):
+    """What the composition root put together."""
+
+    config: Config
+    directory: Directory
+    drains: Places
+    bodies: Places  # bytes of request bodies that are held
+    ledger: Writer
+    limiter: Limiter
+    logger: FilteringBoundLogger
+    metrics: Metrics
+    reader: Reader
+    readiness: Readiness
+    supervisor: Supervisor
+    upstreams: dict[str, Upstream]
+
+
 @dataclass(slots=True)
 class Call:
     """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
@@ -40,28 +60,30 @@ class Call:
     taken: bool = False
 
 
-CONFIG = web.AppKey("CONFIG", Config)
-DIRECTORY = web.AppKey("DIRECTORY", Directory)
-DRAINS = web.AppKey("DRAINS", Places)
-BODIES = web.AppKey("BODIES", Places)  # bytes of request bodies that are held
-LEDGER = web.AppKey("LEDGER", Writer)
-LIMITER = web.AppKey("LIMITER", Limiter)
-LOGGER = web.AppKey("LOGGER", FilteringBoundLogger)
-METRICS = web.AppKey("METRICS", Metrics)
-READER = web.AppKey("READER", Reader)
-READINESS = web.AppKey("READINESS", Readiness)
-SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
-UPSTREAMS = web.AppKey("UPSTREAMS", dict[str, Upstream])
+@dataclass(slots=True)
+class Visit:
+    """One request on its way through the chain."""
 
-# boundary
-REQUEST_ID = web.RequestKey("REQUEST_ID", str)
-STARTED = web.RequestKey("STARTED", float)  # the loop's time
-HEADERS = web.RequestKey("HEADERS", dict[str, str])  # for the response, whichever stage makes it
-# auth
-KEY = web.RequestKey("KEY", Key)
-# metering
-MODEL = web.RequestKey("MODEL", Model)
-CALL = web.RequestKey("CALL", Call)
+    # boundary
+    parts: Parts
+    request_id: str
+    started: float  # the loop's time
+    headers: dict[str, str]  # for the response, whichever stage makes it
+    # auth
+    key: Key | None = None
+    # metering
+    model: Model | None = None
+    call: Call | None = None
+
+    @property
+    def caller(self) -> Key:
+        """The key, behind auth and on a route that is served: there is one."""
+        assert self.key is not None
+        return self.key
+
+
+PARTS = web.AppKey("PARTS", Parts)
+VISIT = web.RequestKey("VISIT", Visit)
 
 # The name of the route that the whole chain is for. What is served has a name; a route without one serves an error.
 COMPLETIONS = "completions"

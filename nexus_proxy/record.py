@@ -7,7 +7,7 @@ import asyncio
 
 from aiohttp import web
 
-from nexus_proxy.appkeys import CALL, COMPLETIONS, DIRECTORY, KEY, LOGGER, METRICS, MODEL, REQUEST_ID, STARTED
+from nexus_proxy.appkeys import COMPLETIONS, Parts, Visit
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
@@ -15,22 +15,17 @@ from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.upstream.exchange import Exchange
 
 
-def record_refused(request: web.Request, status: int, code: str | None) -> None:
+def record_refused(request: web.Request, visit: Visit, status: int, code: str | None) -> None:
     """Write down a request that had no exchange. `code` is None where nothing was wrong."""
-    model = request.get(MODEL)
-    model_id = provider = None
-    if model is not None:  # without a model there is no call either, and to look for what is not there is dear
-        call = request.get(CALL)
-        if call is not None and call.taken:
-            return  # its exchange writes the line
-        model_id, provider = model.id, model.provider
-    app = request.app
-    duration_s = asyncio.get_running_loop().time() - request[STARTED]
-    key = request.get(KEY)
-    app[METRICS].request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
-    app[LOGGER].info(
+    model, key, parts = visit.model, visit.key, visit.parts
+    if visit.call is not None and visit.call.taken:
+        return  # its exchange writes the line
+    model_id, provider = (model.id, model.provider) if model is not None else (None, None)
+    duration_s = asyncio.get_running_loop().time() - visit.started
+    parts.metrics.request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
+    parts.logger.info(
         "request",
-        request_id=request[REQUEST_ID],
+        request_id=visit.request_id,
         method=request.method,
         route=request.match_info.route.name,
         account=key.account.name if key is not None else None,
@@ -42,15 +37,15 @@ def record_refused(request: web.Request, status: int, code: str | None) -> None:
     )
 
 
-def record_settlement(app: web.Application, reservation: Reservation, outcome: Settled | AlreadySettled) -> None:
+def record_settlement(parts: Parts, reservation: Reservation, outcome: Settled | AlreadySettled) -> None:
     """Write down what the ledger made of a settlement, when that is durable, however late."""
     hold, verdict = reservation.hold, reservation.verdict
     assert verdict is not None
     if not isinstance(outcome, Settled):
-        app[LOGGER].error("settled_twice", request_id=hold.request_id)  # the database refused; nothing moved
+        parts.logger.error("settled_twice", request_id=hold.request_id)  # the database refused; nothing moved
         return
-    app[DIRECTORY].charged(outcome.account_id, outcome.charged_nano)
-    app[METRICS].settled(
+    parts.directory.charged(outcome.account_id, outcome.charged_nano)
+    parts.metrics.settled(
         model=hold.model,
         provider=hold.provider,
         verdict=verdict,
@@ -59,15 +54,16 @@ def record_settlement(app: web.Application, reservation: Reservation, outcome: S
         cost_currency=reservation.price.cost_currency,
     )
     if outcome.overrun_nano:
-        app[LOGGER].error("overrun", request_id=hold.request_id, missing=format_nano(outcome.overrun_nano))
+        parts.logger.error("overrun", request_id=hold.request_id, missing=format_nano(outcome.overrun_nano))
     if verdict.usage_source is UsageSource.ESTIMATED:
-        app[LOGGER].warning("usage_missing", request_id=hold.request_id, provider=hold.provider)
+        parts.logger.warning("usage_missing", request_id=hold.request_id, provider=hold.provider)
 
 
-def record_exchange(request: web.Request, exchange: Exchange) -> None:
+def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
-    app, call, key = request.app, request[CALL], request[KEY]
-    started, now = request[STARTED], asyncio.get_running_loop().time()
+    parts, call, key = visit.parts, visit.call, visit.caller
+    assert call is not None
+    started, now = visit.started, asyncio.get_running_loop().time()
     reservation, error, first_byte = call.reservation, exchange.error, exchange.first_byte
     hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
     usage = verdict.usage if verdict is not None else None
@@ -75,7 +71,7 @@ def record_exchange(request: web.Request, exchange: Exchange) -> None:
     code = error.code if error is not None else None
     duration_s = now - started
     first_byte_s = None if first_byte is None else first_byte - started
-    metrics = app[METRICS]
+    metrics = parts.metrics
     metrics.request(model=model, provider=provider, status=status, code=code, duration_s=duration_s)
     metrics.exchanged(
         model=model,
@@ -84,10 +80,10 @@ def record_exchange(request: web.Request, exchange: Exchange) -> None:
         late=late,
         upstream_code=code if code is not None and code.startswith("upstream_") else None,
     )
-    app[LOGGER].info(
+    parts.logger.info(
         "request",
         request_id=hold.request_id,
-        method=request.method,
+        method=method,
         route=COMPLETIONS,  # no other has exchanges
         account=key.account.name,
         key_hint=key.hint,
@@ -107,4 +103,4 @@ def record_exchange(request: web.Request, exchange: Exchange) -> None:
         duration_ms=int(duration_s * 1000),
     )
     if code in ("upstream_auth", "upstream_no_funds"):
-        app[LOGGER].error("provider_account", provider=provider, code=code)
+        parts.logger.error("provider_account", provider=provider, code=code)

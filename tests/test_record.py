@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from nexus_proxy.appkeys import CALL, COMPLETIONS, DIRECTORY, KEY, LOGGER, METRICS, MODEL, REQUEST_ID, STARTED
+from nexus_proxy.appkeys import COMPLETIONS, Visit
 from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.directory import Account, Key
@@ -33,19 +33,12 @@ class Desk:
         self._log = configure(self._fd)
         self.charged: list[tuple[int, int]] = []
         self.metrics = Metrics(["m"])
-        self.app = web.Application()
-        self.app[LOGGER], self.app[METRICS] = self._log.bound, self.metrics
         directory = SimpleNamespace(charged=lambda account_id, nano: self.charged.append((account_id, nano)))
-        self.app[DIRECTORY] = cast(Any, directory)
+        self.parts: Any = SimpleNamespace(logger=self._log.bound, metrics=self.metrics, directory=directory)
 
-    def request(self, method: str = "POST", route: str = COMPLETIONS) -> web.Request:
-        """Return a request that came 2 seconds ago."""
-        request = make_mocked_request(method, "/any", app=self.app)
-        found: Any = SimpleNamespace(route=SimpleNamespace(name=route), current_app=self.app)
-        request._match_info = found
-        request[REQUEST_ID] = "req-1"
-        request[STARTED] = asyncio.get_running_loop().time() - 2
-        return request
+    def visit(self) -> Visit:
+        """Return the visit of a request that came 2 seconds ago."""
+        return Visit(self.parts, "req-1", asyncio.get_running_loop().time() - 2, {})
 
     def lines(self) -> list[dict[str, Any]]:
         """Close the log and return what it holds."""
@@ -67,13 +60,20 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     found.close()
 
 
-def know(request: web.Request, *, reservation: Any = None, taken: bool = True) -> None:
-    """Let a request have a key, a model and a call."""
+def asking(method: str = "POST", route: str = COMPLETIONS) -> web.Request:
+    request = make_mocked_request(method, "/any")
+    found: Any = SimpleNamespace(route=SimpleNamespace(name=route))
+    request._match_info = found
+    return request
+
+
+def know(visit: Visit, *, reservation: Any = None, taken: bool = True) -> None:
+    """Let a visit have a key, a model and a call."""
     account = Account(1, "acme", None, suspended=False, paid_nano=0, spent_nano=0)
-    request[KEY] = Key(1, account, "k", "a1b2", models=None, rpm=None, expires_ms=None, revoked=False)
+    visit.key = Key(1, account, "k", "a1b2", models=None, rpm=None, expires_ms=None, revoked=False)
     model: Any = SimpleNamespace(id="m", provider="p")
-    request[MODEL] = model
-    request[CALL] = cast(Any, SimpleNamespace(model=model, taken=taken, reservation=reservation))
+    visit.model = model
+    visit.call = cast(Any, SimpleNamespace(model=model, taken=taken, reservation=reservation))
 
 
 def reserved(**changes: Any) -> Any:
@@ -83,10 +83,10 @@ def reserved(**changes: Any) -> Any:
 
 
 async def test_the_line_of_an_exchange(desk: Desk) -> None:
-    request = desk.request()
-    know(request, reservation=reserved())
-    exchange: Any = SimpleNamespace(first_byte=request[STARTED] + 0.5, error=None, status=200)
-    record_exchange(request, exchange)
+    visit = desk.visit()
+    know(visit, reservation=reserved())
+    exchange: Any = SimpleNamespace(first_byte=visit.started + 0.5, error=None, status=200)
+    record_exchange("POST", visit, exchange)
     (line,) = desk.lines()
     assert 2_000 <= line.pop("duration_ms") < 60_000
     assert list(line.items()) == [
@@ -117,10 +117,10 @@ async def test_the_line_of_an_exchange(desk: Desk) -> None:
 
 
 async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
-    request = desk.request()
-    know(request, reservation=reserved(verdict=None, settled=None, late=True))
+    visit = desk.visit()
+    know(visit, reservation=reserved(verdict=None, settled=None, late=True))
     exchange: Any = SimpleNamespace(first_byte=None, error=SimpleNamespace(code="upstream_no_funds"), status=503)
-    record_exchange(request, exchange)
+    record_exchange("POST", visit, exchange)
     line, alarm = desk.lines()
     assert (line["status"], line["code"], line["late"]) == (503, "upstream_no_funds", True)
     unknown = ("end_state", "usage_source", "prompt_tokens", "cached_tokens", "completion_tokens", "charge")
@@ -132,11 +132,10 @@ async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
 
 
 async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
-    stranger = desk.request("GET", "models")
-    record_refused(stranger, 401, "invalid_api_key")
-    left = desk.request()
+    record_refused(asking("GET", "models"), desk.visit(), 401, "invalid_api_key")
+    left = desk.visit()
     know(left, reservation=reserved(), taken=False)  # its call was never taken
-    record_refused(left, 499, "client_gone")
+    record_refused(asking(), left, 499, "client_gone")
     lines = desk.lines()
     for line in lines:
         assert 2_000 <= line.pop("duration_ms") < 60_000
@@ -152,9 +151,9 @@ async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
 
 
 async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None:
-    request = desk.request()
-    know(request, reservation=reserved())
-    record_refused(request, 502, "upstream_broken")
+    visit = desk.visit()
+    know(visit, reservation=reserved())
+    record_refused(asking(), visit, 502, "upstream_broken")
     assert desk.lines() == []
     assert b"nexus_requests_total{" not in desk.metrics.render()[0]
 
@@ -174,7 +173,7 @@ async def test_a_settlement_is_counted_and_what_is_odd_about_it_is_said(
     source = change.get("source", UsageSource.REPORTED)
     verdict = Verdict(EndState.COMPLETE, source, Usage(100, 20), 42_000, 30_000)
     outcome = AlreadySettled() if "twice" in change else Settled(1, 41_000, change.get("overrun_nano", 0))
-    record_settlement(desk.app, reserved(verdict=verdict), outcome)
+    record_settlement(desk.parts, reserved(verdict=verdict), outcome)
     said = desk.lines()
     assert [(s["level"], s["event"], s.get("provider") or s.get("missing")) for s in said] == expected
     assert desk.charged == ([] if "twice" in change else [(1, 41_000)])

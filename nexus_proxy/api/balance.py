@@ -5,15 +5,16 @@ import datetime
 import orjson
 from aiohttp import web
 
-from nexus_proxy.appkeys import CONFIG, KEY, READER
+from nexus_proxy.appkeys import VISIT
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 
 
 async def balance(request: web.Request) -> web.Response:
     """Return the balance, what was spent in all, what open requests hold, and when the last entry was."""
+    visit = request[VISIT]
     try:
-        row = await request.app[READER].account(request[KEY].account.account_id)
+        row = await visit.parts.reader.account(visit.caller.account.account_id)
     except LedgerError:
         raise LedgerUnavailable("The ledger cannot be read at the moment.", retry_after_ns=1_000_000_000) from None
     assert row is not None, "an account is never removed"
@@ -23,7 +24,7 @@ async def balance(request: web.Request) -> web.Response:
         body=orjson.dumps(
             {
                 "balance": _number(row.balance_nano),
-                "currency": request.app[CONFIG].currency,
+                "currency": visit.parts.config.currency,
                 "total_spent": _number(row.spent_nano),
                 "last_updated": changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "held": _number(row.held_nano),

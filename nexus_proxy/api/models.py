@@ -5,21 +5,23 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from nexus_proxy.appkeys import CONFIG, KEY
+from nexus_proxy.appkeys import VISIT
 from nexus_proxy.core.model import Model
 
 
 async def list_models(request: web.Request) -> web.Response:
     """Return every model that is switched on, priced, and allowed to the key, in the order of their ids."""
-    allowed = request[KEY].models
-    models = [m for m in request.app[CONFIG].models.values() if allowed is None or m.id in allowed]
+    visit = request[VISIT]
+    allowed = visit.caller.models
+    models = [m for m in visit.parts.config.models.values() if allowed is None or m.id in allowed]
     models.sort(key=lambda m: m.id)
     return _json({"object": "list", "data": [_describe(m) for m in models]})
 
 
 async def retrieve_model(request: web.Request) -> web.Response:
     """Return one model. ModelNotFound."""
-    return _json(_describe(request.app[CONFIG].find_model(request[KEY].models, request.match_info["id"])))
+    visit = request[VISIT]
+    return _json(_describe(visit.parts.config.find_model(visit.caller.models, request.match_info["id"])))
 
 
 def _describe(model: Model) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from nexus_proxy.appkeys import LEDGER, METRICS, READER, READINESS
+from nexus_proxy.appkeys import PARTS, Parts
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 
 READY_S = 1.0
@@ -12,7 +12,7 @@ BODY_BYTES_MAX = 1024  # no path takes a body; aiohttp's default would take 1 Mi
 
 
 def application() -> web.Application:
-    """Return the routes; the keys METRICS, LEDGER, READER and READINESS must be set on it."""
+    """Return the routes; PARTS must be set on it."""
     app = web.Application(client_max_size=BODY_BYTES_MAX)
     app.router.add_get("/metrics", _metrics)
     app.router.add_get("/healthz", _healthz)
@@ -22,7 +22,7 @@ def application() -> web.Application:
 
 async def _metrics(request: web.Request) -> web.Response:
     # In a thread: to write a thousand series takes longer than the loop may be held.
-    body, content_type = await asyncio.to_thread(request.app[METRICS].render)
+    body, content_type = await asyncio.to_thread(request.app[PARTS].metrics.render)
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
@@ -32,18 +32,18 @@ async def _healthz(request: web.Request) -> web.Response:
 
 async def _readyz(request: web.Request) -> web.Response:
     """Tell whether a request could be taken now: 200, or 503 with the reason."""
-    reason = await _unready(request.app)
+    reason = await _unready(request.app[PARTS])
     return web.Response(text=f"{reason or 'ready'}\n", status=503 if reason else 200)
 
 
-async def _unready(app: web.Application) -> str | None:
-    if app[READINESS].shutting_down:
+async def _unready(parts: Parts) -> str | None:
+    if parts.readiness.shutting_down:
         return "shutting down"
-    if not app[LEDGER].writable:
+    if not parts.ledger.writable:
         return "the ledger cannot commit"
     try:
         async with asyncio.timeout(READY_S):
-            await app[READER].ping()
+            await parts.reader.ping()
     except (LedgerError, LedgerUnavailable, TimeoutError, OSError) as error:
         return f"the ledger cannot be read ({type(error).__name__})"
     return None

@@ -7,7 +7,7 @@ answer for every kind of wrong, so that nothing can be learnt by trying.
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from nexus_proxy.appkeys import DIRECTORY, KEY
+from nexus_proxy.appkeys import VISIT
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.apikey import hash_key, is_well_formed
 from nexus_proxy.errors import InvalidKey
@@ -17,9 +17,10 @@ from nexus_proxy.ledger.directory import Directory, Key
 @web.middleware
 async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Find the key and its account. InvalidKey, but not where nothing is served, whoever asks."""
-    key = _find(request.app[DIRECTORY], request.headers.getall(hdrs.AUTHORIZATION, ()))
+    visit = request[VISIT]
+    key = _find(visit.parts.directory, request.headers.getall(hdrs.AUTHORIZATION, ()))
     if key is not None:
-        request[KEY] = key
+        visit.key = key
     elif request.match_info.route.name is not None:
         raise InvalidKey("Incorrect API key provided. Send it as 'Authorization: Bearer sk-ai-nexus-…'.")
     return await handler(request)

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.http import HttpVersion11
 
 from nexus_proxy.answers import WholeResponse
-from nexus_proxy.appkeys import CALL, CONFIG, DRAINS, HEADERS, SUPERVISOR
+from nexus_proxy.appkeys import VISIT, Visit
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.listener import DoorProtocol
 from nexus_proxy.record import record_exchange
@@ -20,9 +20,10 @@ from nexus_proxy.upstream.exchange import Exchange, Opening
 
 async def forward(request: web.Request) -> web.StreamResponse:
     """Start the exchange and relay its answer. Raises what the exchange's opening ended with."""
-    call = request[CALL]
-    app = request.app
-    config = app[CONFIG]
+    visit = request[VISIT]
+    call, parts = visit.call, visit.parts
+    assert call is not None
+    config = parts.config
     exchange = Exchange(
         call.upstream,
         call.model,
@@ -30,7 +31,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
         call.reservation,
         timeouts=config.server.timeouts,
         limits=config.server.limits,
-        drains=app[DRAINS],
+        drains=parts.drains,
     )
     protocol = request.protocol
     assert isinstance(protocol, DoorProtocol)
@@ -38,12 +39,12 @@ async def forward(request: web.Request) -> web.StreamResponse:
     if request.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
     call.taken = True
-    app[SUPERVISOR].start(exchange, functools.partial(_over, request))
+    parts.supervisor.start(exchange, functools.partial(_over, request, visit))
     try:
         opening = await exchange.opening
         if opening.whole is not None:
-            return _whole(request, opening)
-        relay = _Relay(request, opening)
+            return _whole(visit, opening)
+        relay = _Relay(request, visit.headers, opening)
         await relay.prepare(request)
         relay.begin(exchange)
         await relay.over
@@ -53,30 +54,32 @@ async def forward(request: web.Request) -> web.StreamResponse:
         exchange.client_left()  # nothing, if the answer is out
 
 
-def _over(request: web.Request, exchange: Exchange) -> None:
-    request[CALL].upstream.leave()
-    record_exchange(request, exchange)
+def _over(request: web.Request, visit: Visit, exchange: Exchange) -> None:
+    assert visit.call is not None
+    visit.call.upstream.leave()
+    record_exchange(request.method, visit, exchange)
 
 
-def _whole(request: web.Request, opening: Opening) -> web.StreamResponse:
+def _whole(visit: Visit, opening: Opening) -> web.StreamResponse:
     assert opening.whole is not None
-    headers = request[HEADERS]
+    assert visit.call is not None
+    headers = visit.headers
     headers["Content-Type"] = opening.content_type
     if opening.content_encoding is not None:
         headers["Content-Encoding"] = opening.content_encoding
     if opening.verdict is not None:
-        settled = request[CALL].reservation.settled
+        settled = visit.call.reservation.settled
         charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
         headers["x-nexus-charge"] = format_nano(charged_nano)
-        headers["x-nexus-currency"] = request.app[CONFIG].currency
+        headers["x-nexus-currency"] = visit.parts.config.currency
     return WholeResponse(headers, opening.whole)
 
 
 class _Relay(web.StreamResponse):
     """A response whose body the exchange writes, straight to the transport. `over` ends when no more will come."""
 
-    def __init__(self, request: web.Request, opening: Opening) -> None:
-        super().__init__(headers=request[HEADERS] | {"Content-Type": opening.content_type})
+    def __init__(self, request: web.Request, headers: dict[str, str], opening: Opening) -> None:
+        super().__init__(headers=headers | {"Content-Type": opening.content_type})
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
         if opening.content_encoding is not None:

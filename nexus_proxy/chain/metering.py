@@ -12,20 +12,7 @@ from aiohttp.http import HttpVersion11
 from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestPayloadError
 
-from nexus_proxy.appkeys import (
-    BODIES,
-    CALL,
-    COMPLETIONS,
-    CONFIG,
-    KEY,
-    LEDGER,
-    MODEL,
-    READINESS,
-    REQUEST_ID,
-    STARTED,
-    UPSTREAMS,
-    Call,
-)
+from nexus_proxy.appkeys import COMPLETIONS, VISIT, Call, Visit
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
@@ -46,7 +33,6 @@ from nexus_proxy.errors import (
     ShuttingDown,
     UnsupportedMediaType,
 )
-from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.record import record_settlement
@@ -59,28 +45,29 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
     """Hold money durably, lend the exchange to the handler; the exchange settles, not this task."""
     if request.match_info.route.name != COMPLETIONS:
         return await handler(request)
-    bodies, taken = request.app[BODIES], 0
+    visit = request[VISIT]
+    parts = visit.parts
+    server, bodies, taken = parts.config.server, parts.bodies, 0
     try:
-        size = _check_head(request)
+        size = _check_head(request, server.limits.body_bytes)
         taken = _take(bodies, size)
-        raw = await _read_body(request, size)
+        raw = await _read_body(request, size, server.timeouts.client_body_s)
         bodies.leave(taken - len(raw))  # a chunked body was taken for the largest that it could be
         taken = len(raw)
-        _check_open(request)
+        _check_open(visit)
         if len(raw) < OFF_LOOP_BYTES:
-            model, outgoing = _understand(request, raw)
+            model, outgoing = _understand(visit, raw)
         else:
-            model, outgoing = await asyncio.to_thread(_understand, request, raw)
+            model, outgoing = await asyncio.to_thread(_understand, visit, raw)
         del raw
-        request[MODEL] = model
-        return await _hold_and_lend(request, handler, model, outgoing)
+        visit.model = model
+        return await _hold_and_lend(request, handler, visit, model, outgoing)
     finally:
         bodies.leave(taken)
 
 
-def _check_head(request: web.Request) -> int:
+def _check_head(request: web.Request, most: int) -> int:
     """Return how many bytes the body can have. RequestTooLarge, UnsupportedMediaType: before a byte of it is read."""
-    most = request.app[CONFIG].server.limits.body_bytes
     length = request.content_length
     if length is not None and length > most:
         raise RequestTooLarge(f"The body is larger than {most} bytes.")
@@ -96,8 +83,8 @@ def _check_head(request: web.Request) -> int:
     return most if length is None else length
 
 
-def _check_open(request: web.Request) -> None:
-    if request.app[READINESS].shutting_down:
+def _check_open(visit: Visit) -> None:
+    if visit.parts.readiness.shutting_down:
         raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
 
 
@@ -107,7 +94,7 @@ def _take(bodies: Places, size: int) -> int:
     return size
 
 
-async def _read_body(request: web.Request, most: int) -> bytes:
+async def _read_body(request: web.Request, most: int, timeout_s: float) -> bytes:
     """Read the body. RequestTooLarge at the limit, RequestTimeout, ClientGone, InvalidHttp."""
     # Trap: aiohttp says `100 Continue` before any middleware has seen the request; here the key and the size are known.
     expects = request.version >= HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
@@ -116,12 +103,12 @@ async def _read_body(request: web.Request, most: int) -> bytes:
     content = request.content
     try:
         if content.is_eof():
-            raw = await content.read()
+            raw = content.read_nowait()
             if len(raw) > most:
                 raise RequestTooLarge(f"The body is larger than {most} bytes.")
             return raw
         pieces, size = [], 0
-        async with asyncio.timeout(request.app[CONFIG].server.timeouts.client_body_s):
+        async with asyncio.timeout(timeout_s):
             while piece := await content.readany():
                 size += len(piece)
                 if size > most:
@@ -136,29 +123,29 @@ async def _read_body(request: web.Request, most: int) -> bytes:
         raise InvalidHttp("The request's body is not framed as HTTP/1.1 asks.") from error
 
 
-def _understand(request: web.Request, raw: bytes) -> tuple[Model, Outgoing]:
+def _understand(visit: Visit, raw: bytes) -> tuple[Model, Outgoing]:
     chat = parse_chat(raw)
-    model = request.app[CONFIG].find_model(request[KEY].models, chat.model)
+    model = visit.parts.config.find_model(visit.caller.models, chat.model)
     return model, prepare(chat, model)
 
 
 async def _hold_and_lend(
-    request: web.Request, handler: Handler, model: Model, outgoing: Outgoing
+    request: web.Request, handler: Handler, visit: Visit, model: Model, outgoing: Outgoing
 ) -> web.StreamResponse:
-    upstream = request.app[UPSTREAMS][model.provider]
+    upstream = visit.parts.upstreams[model.provider]
     upstream.enter()
     call: Call | None = None
     try:
-        reservation = await _hold(request, model, outgoing)
-        request[CALL] = call = Call(model, outgoing, upstream, reservation)
-        _check_open(request)  # whoever waited in the ledger while the server began to end is sent elsewhere
+        reservation = await _hold(visit, model, outgoing)
+        visit.call = call = Call(model, outgoing, upstream, reservation)
+        _check_open(visit)  # whoever waited in the ledger while the server began to end is sent elsewhere
         return await handler(request)
     finally:
         if call is None:
             upstream.leave()
         elif not call.taken:
             upstream.leave()
-            ending = request.app[READINESS].shutting_down
+            ending = visit.parts.readiness.shutting_down
             call.reservation.settle(_NOTHING_HAPPENED, status=ShuttingDown.status if ending else ClientGone.status)
 
 
@@ -167,12 +154,12 @@ _NOTHING_HAPPENED = Ending(
 )
 
 
-async def _hold(request: web.Request, model: Model, outgoing: Outgoing) -> Reservation:
-    key: Key = request[KEY]
+async def _hold(visit: Visit, model: Model, outgoing: Outgoing) -> Reservation:
+    key, parts = visit.caller, visit.parts
     opened_ms = now_ms()
     price = model.tariff.price_at(opened_ms)
     hold = Hold(
-        request_id=request[REQUEST_ID],
+        request_id=visit.request_id,
         account_id=key.account.account_id,
         key_id=key.key_id,
         model=model.id,
@@ -185,13 +172,12 @@ async def _hold(request: web.Request, model: Model, outgoing: Outgoing) -> Reser
         output_bound=outgoing.output_bound,
         opened_ms=opened_ms,
     )
-    app = request.app
-    config, ledger = app[CONFIG], app[LEDGER]
+    config, ledger = parts.config, parts.ledger
     match await ledger.hold(hold):
         case Held():
             commit_s = config.server.timeouts.commit_s
-            on_settled = functools.partial(record_settlement, app)
-            return Reservation(ledger, hold, price, opened=request[STARTED], commit_s=commit_s, on_settled=on_settled)
+            on_settled = functools.partial(record_settlement, parts)
+            return Reservation(ledger, hold, price, opened=visit.started, commit_s=commit_s, on_settled=on_settled)
         case Short() as short:
             raise _short(short, config.currency)
         case Suspended():

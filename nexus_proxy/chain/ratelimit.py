@@ -9,7 +9,7 @@ import time
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from nexus_proxy.appkeys import COMPLETIONS, CONFIG, HEADERS, KEY, LIMITER, METRICS
+from nexus_proxy.appkeys import COMPLETIONS, VISIT
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.plan import plan_of
 from nexus_proxy.errors import SUSPENDED, AccountSuspended, RateLimited
@@ -19,16 +19,17 @@ from nexus_proxy.limiter.protocol import Limit, Refused, Standing
 @web.middleware
 async def ratelimit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Count the request against its limits, or refuse it. AccountSuspended, RateLimited."""
-    key = request.get(KEY)
+    visit = request[VISIT]
+    key = visit.key
     if key is None:
         return await handler(request)
-    app, account = request.app, key.account
-    plan = plan_of(app[CONFIG].plans, account.plan, account.paid_nano, account.spent_nano)
+    parts, account = visit.parts, key.account
+    plan = plan_of(parts.config.plans, account.plan, account.paid_nano, account.spent_nano)
     limits = [Limit(f"account:{account.account_id}", plan.rpm)]
     if key.rpm is not None:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))
-    limiter, now_ns = app[LIMITER], time.monotonic_ns()
-    headers = request[HEADERS]
+    limiter, now_ns = parts.limiter, time.monotonic_ns()
+    headers = visit.headers
     if account.suspended or request.match_info.route.name != COMPLETIONS:
         _write(headers, await limiter.look(limits, now_ns))
         if account.suspended:
@@ -37,7 +38,7 @@ async def ratelimit(request: web.Request, handler: Handler) -> web.StreamRespons
     verdict = await limiter.admit(limits, now_ns)
     _write(headers, verdict.standing)
     if isinstance(verdict, Refused):
-        app[METRICS].rate_limited()
+        parts.metrics.rate_limited()
         raise RateLimited(
             f"Rate limit of {verdict.standing.limit} requests per minute reached.",
             retry_after_ns=verdict.retry_after_ns,

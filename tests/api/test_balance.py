@@ -2,14 +2,14 @@
 
 import re
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from nexus_proxy.api.balance import balance
-from nexus_proxy.appkeys import CONFIG, KEY, READER
+from nexus_proxy.appkeys import VISIT, Visit
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import AccountRow
 
@@ -21,11 +21,10 @@ def request(row: AccountRow | LedgerError) -> web.Request:
             raise row
         return row
 
-    app = web.Application()
-    app[CONFIG] = cast(Any, SimpleNamespace(currency="CNY"))
-    app[READER] = cast(Any, SimpleNamespace(account=account))
-    found = make_mocked_request("GET", "/", app=app)
-    found[KEY] = cast(Any, SimpleNamespace(account=SimpleNamespace(account_id=7)))
+    parts: Any = SimpleNamespace(config=SimpleNamespace(currency="CNY"), reader=SimpleNamespace(account=account))
+    key: Any = SimpleNamespace(account=SimpleNamespace(account_id=7))
+    found = make_mocked_request("GET", "/")
+    found[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
     return found
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from nexus_proxy.api.models import list_models, retrieve_model
-from nexus_proxy.appkeys import CONFIG, KEY
+from nexus_proxy.appkeys import VISIT, Visit
 from nexus_proxy.config import load
 from nexus_proxy.errors import ModelNotFound
 
@@ -18,10 +18,10 @@ MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name 
 
 
 def request(allowed: frozenset[str] | None, model: str = "") -> web.Request:
-    app = web.Application()
-    app[CONFIG] = replace(load(None, {}), models=MODELS)
-    found = make_mocked_request("GET", "/", match_info={"id": model}, app=app)
-    found[KEY] = cast(Any, SimpleNamespace(models=allowed))
+    parts: Any = SimpleNamespace(config=replace(load(None, {}), models=MODELS))
+    key: Any = SimpleNamespace(models=allowed)
+    found = make_mocked_request("GET", "/", match_info={"id": model})
+    found[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
     return found
 
 

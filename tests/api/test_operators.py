@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from nexus_proxy.api import operators
-from nexus_proxy.appkeys import LEDGER, METRICS, READER, READINESS, Readiness
+from nexus_proxy.appkeys import PARTS, Readiness
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.metrics import Metrics
 
@@ -40,8 +41,8 @@ def readiness() -> Readiness:
 @pytest.fixture
 async def client(ledger: Ledger, readiness: Readiness) -> AsyncIterator[Any]:
     app = operators.application()
-    app[METRICS], app[READINESS] = Metrics(["m"]), readiness
-    app[LEDGER] = app[READER] = cast(Any, ledger)
+    parts = SimpleNamespace(metrics=Metrics(["m"]), readiness=readiness, ledger=ledger, reader=ledger)
+    app[PARTS] = cast(Any, parts)
     async with TestClient(TestServer(app)) as found:
         yield found
 

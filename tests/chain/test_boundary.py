@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from nexus_proxy.appkeys import LOGGER, METRICS, READINESS, Readiness
+from nexus_proxy.appkeys import PARTS, Readiness
 from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.metrics import Metrics
@@ -42,8 +42,8 @@ class House:
 async def house() -> AsyncIterator[House]:
     found = House()
     app = web.Application(middlewares=[boundary])
-    app[READINESS], app[METRICS] = found.readiness, Metrics(["m"])
-    app[LOGGER] = cast(Any, SimpleNamespace(info=found.note, error=found.note))
+    logger = SimpleNamespace(info=found.note, error=found.note)
+    app[PARTS] = cast(Any, SimpleNamespace(readiness=found.readiness, metrics=Metrics(["m"]), logger=logger))
     app.router.add_get("/", found.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
