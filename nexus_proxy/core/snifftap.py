@@ -91,6 +91,11 @@ class SniffTap:
         """Bytes that are kept back now."""
         return len(self._held) + self._tap.kept
 
+    @property
+    def settled(self) -> "SniffTap | JsonTap | SseTap":
+        """The right tap, as soon as the first bytes have decided: whoever goes on with that one saves a step each."""
+        return self if self._sniffing or self._held else self._tap
+
     # --- bytes ----------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> bytes:

@@ -14,7 +14,7 @@ from nexus_proxy.core.snifftap import SniffTap
 from nexus_proxy.core.ssetap import EVENT_BYTES_MAX, SseTap
 from nexus_proxy.core.usage import Usage
 
-__all__ = ["ANSWER_BYTES_MAX", "EVENT_BYTES_MAX", "JsonTap", "SseTap", "Tap", "make_tap"]
+__all__ = ["ANSWER_BYTES_MAX", "EVENT_BYTES_MAX", "JsonTap", "SniffTap", "SseTap", "Tap", "make_tap"]
 
 
 class Tap(Protocol):

@@ -97,8 +97,7 @@ class Writer:
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._unsettled = 0  # settlements and other items whose outcome has not come back
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Future[None] | None = None  # the stop waits for the last outcome
         self._writable = False
         self._accepting = False
 
@@ -128,11 +127,20 @@ class Writer:
             return
         if self._accepting:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), STOP_TIMEOUT_S)
+                await self._settle_down()
         self._accepting = False
         self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(thread.join)
+
+    async def _settle_down(self) -> None:
+        if self._unsettled:
+            self._idle = self._loop.create_future()
+            await asyncio.wait_for(self._idle, STOP_TIMEOUT_S)
+
+    def _rest(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
     async def hold(self, op: Hold) -> Held | Short | Suspended:
         """Return when the hold is durable, or refused. LedgerUnavailable if it could not be had in time."""
@@ -170,7 +178,6 @@ class Writer:
         item = _Item(op, self._loop.create_future())
         if self._accepting:
             self._unsettled += 1
-            self._idle.clear()
             self._gather(item)
         else:
             _fail(item)
@@ -249,7 +256,7 @@ class Writer:
             self._arm()
         self._unsettled -= count
         if self._unsettled == 0:
-            self._idle.set()
+            self._rest()
 
     def _break(self, error: BaseException, items: list[_Item]) -> None:
         """Fail everybody who waits, and have the process ended."""
@@ -265,7 +272,7 @@ class Writer:
         for item in items:
             _fail(item)
         self._unsettled = 0
-        self._idle.set()
+        self._rest()
 
     # --- the thread -----------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from nexus_proxy.core.places import Places
 from nexus_proxy.core.refusal import read_refusal
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
-from nexus_proxy.core.tap import JsonTap, Tap, make_tap
+from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.upstream.connection import Connection, Headers
@@ -287,6 +287,8 @@ class Exchange:
         out = tap.feed(data)
         if self.first_byte is None:
             self.first_byte = now
+            if isinstance(tap, SniffTap):
+                self.tap = tap = tap.settled
             # Not now: an answer that came whole is over before this runs, and needs neither clock nor journal.
             self._loop.call_soon(self._begin_watch)
         if tap.refusal is not None:
