@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from nexus_proxy import config_file
 from nexus_proxy.catalogue import Catalogue, Listing, load_catalogue
+from nexus_proxy.catalogue.loader import make_calendar, make_dialect, make_schedule
 from nexus_proxy.config_file import File, Mistakes
 from nexus_proxy.core.addresses import check_base_url
 from nexus_proxy.core.dialect import Dialect
@@ -24,7 +25,7 @@ from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import parse_nano
 from nexus_proxy.core.plan import Plan
 from nexus_proxy.core.pricelist import TOKENS_MAX, ListPrice, build_tariff
-from nexus_proxy.core.pricing import PriceVersion, Tariff
+from nexus_proxy.core.pricing import PriceVersion, Schedule, Tariff
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -172,6 +173,7 @@ class _Resolver:
         self.broken = {where[:depth] for where in mistakes for depth in (1, 2, 3)}  # sections, tables, keys left out
         self.left_out = frozenset(mistakes)
         self.prices: list[PriceVersion] = []
+        self.dialects = dict(catalogue.dialects)
 
     def wrong(self, what: str, *where: str) -> None:
         if where[:1] != ("models",) or where not in self.broken:  # a key that was left out is no second mistake
@@ -179,6 +181,9 @@ class _Resolver:
 
     def config(self) -> Config:
         server, plans = self.server(), self.plans()
+        for name, own in self.file.dialects.items():
+            self.dialect(name, own)
+        self.schedules = {name: self.schedule(name, entry.schedule) for name, entry in self.file.providers.items()}
         providers = {}
         for name, entry in self.file.providers.items():
             before = len(self.mistakes)
@@ -222,14 +227,45 @@ class _Resolver:
                 self.wrong(f"expected at least {below.rpm}, as {below.name} below it", "plans", above.name, "rpm")
         return plans
 
-    # --- providers ------------------------------------------------------------------------------------------------
+    # --- dialects and providers -----------------------------------------------------------------------------------
+
+    def dialect(self, name: str, entry: config_file.Dialect) -> None:
+        base = self.catalogue.dialects.get(entry.based_on or "openai")
+        if name in self.catalogue.dialects:
+            self.wrong("expected another name, the catalogue has this one; based_on = it changes it", "dialects", name)
+        elif base is None:
+            self.wrong(f"expected one of {', '.join(self.catalogue.dialects)}", "dialects", name, "based_on")
+        else:
+            raw = entry.model_dump(exclude_none=True, exclude={"based_on"})
+            self.dialects[name] = make_dialect(name, raw, base)
+            return
+        self.broken.add(("dialects", name))
+
+    def schedule(self, name: str, entry: config_file.Schedule | None) -> Schedule | None:
+        """Return when a provider's dear price holds: as the file says, or else as the catalogue does."""
+        if entry is None:
+            known = self.catalogue.providers.get(name)
+            return known.schedule if known else None
+        own = make_calendar([] if isinstance(entry.holidays, str) else entry.holidays or [], entry.working_days)
+        if isinstance(entry.holidays, str):
+            calendar = self.catalogue.calendars.get(entry.holidays)
+            if calendar is None:
+                names = ", ".join(self.catalogue.calendars)
+                self.wrong(f"expected one of {names}, or a list of days", "providers", name, "schedule", "holidays")
+                return None
+            own = replace(calendar, working_days=calendar.working_days | own.working_days)
+        return make_schedule(entry.seconds_east, entry.peak, own)
 
     def provider(self, name: str, entry: config_file.Provider) -> Provider | None:
         known = self.catalogue.providers.get(name)
-        dialect = known.dialect if known else self.catalogue.dialects.get(entry.dialect or "")
+        own = entry.dialect in self.dialects and entry.dialect not in self.catalogue.dialects
+        dialect = known.dialect if known and not own else self.dialects.get(entry.dialect or "")
         base_url = entry.base_url or (known.base_url if known else None)
-        if known is not None and entry.dialect not in (None, known.dialect.name):
-            self.wrong(f"expected {known.dialect.name}, or nothing", "providers", name, "dialect")
+        if dialect is None and {("dialects",), ("dialects", entry.dialect or "")} & self.broken:
+            return None  # it is told of its dialect
+        if known is not None and not own and entry.dialect not in (None, known.dialect.name):
+            told = f"expected {known.dialect.name}, or nothing, or a dialect of your own"
+            self.wrong(told, "providers", name, "dialect")
         if dialect is None and base_url is None and entry.dialect is None:
             near = difflib.get_close_matches(name, self.catalogue.providers, n=1)
             hint = f"; did you mean {near[0]}?" if near else "."
@@ -237,7 +273,7 @@ class _Resolver:
             self.wrong(unknown, "providers", name)
             return None
         if dialect is None:
-            self.wrong(f"expected one of {', '.join(self.catalogue.dialects)}", "providers", name, "dialect")
+            self.wrong(f"expected one of {', '.join(self.dialects)}", "providers", name, "dialect")
         if base_url is None:
             self.wrong("missing, and the provider is not in the catalogue", "providers", name, "base_url")
         if dialect is None or base_url is None:
@@ -321,10 +357,11 @@ class _Resolver:
             known = self.catalogue.providers[name]
             for public_id, upstream in known.public_ids.items():
                 listing = known.listings[upstream]
-                if currency[name] is None or currency[name] in listing.prices:
-                    asked_for = public_id in self.file.models
-                    if asked_for or not listing.disabled:
-                        servers.setdefault(public_id, []).append(name)
+                asked = self.file.models.get(public_id)
+                own_price = asked is not None and asked.price is not None
+                priced = currency[name] is None or currency[name] in listing.prices or own_price
+                if priced and (asked is not None or not listing.disabled):
+                    servers.setdefault(public_id, []).append(name)
         models = {}
         for public_id in [*servers, *(public_id for public_id in self.file.models if public_id not in servers)]:
             entry = self.file.models.get(public_id, config_file.Model())
@@ -374,23 +411,39 @@ class _Resolver:
                 self.wrong(f"expected at most {facts['max_output']}", "models", public_id, "default_output")
             if not facts.get("limit_covers_thinking", True) and not facts.get("thinking_max"):
                 self.wrong("expected a bound, the limit does not cover thinking", "models", public_id, "thinking_max")
+        facts.setdefault("limit_parameter", dialect.limit_parameter)
+        self.bound_thinking(facts, dialect, known=listing is not None)
         facts["allowed_parameters"] = frozenset(facts.get("allowed_parameters", ()))
         tariff = self.tariff(public_id, entry, name, listing, currency)
         if tariff is None or missing:
             return None
         return Model(id=public_id, provider=name, upstream=upstream, dialect=dialect, tariff=tariff, **facts)
 
+    def bound_thinking(self, facts: dict[str, Any], dialect: Dialect, *, known: bool) -> None:
+        """Complete what is known of a model's thinking: where the limit may not cover it, it has a bound beside it."""
+        if "limit_covers_thinking" in facts:
+            return
+        beside = not dialect.limit_covers_thinking
+        if beside and "thinking_max" not in facts and not known:
+            facts["thinking_max"] = facts.get("context", 0)  # no model thinks longer
+        # An entry of the catalogue that says nothing of thinking is of a model that does not think.
+        facts["limit_covers_thinking"] = not (beside and facts.get("thinking_max"))
+
     def tariff(
         self, public_id: str, entry: config_file.Model, name: str, listing: Listing | None, currency: str | None
     ) -> Tariff | None:
-        billing = self.file.billing
-        schedule = None
+        billing, schedule = self.file.billing, self.schedules.get(name)
         if entry.price is not None:
+            if entry.price.off_peak is not None and schedule is None:
+                if ("providers", name, "schedule", "holidays") not in self.mistakes:
+                    told = f"expected a schedule of the provider: providers.{name}.schedule"
+                    self.wrong(told, "models", public_id, "price", "off_peak")
+                return None
             own = self.file.providers[name].currency or billing.currency
             listed = entry.price.model_dump(exclude_none=True, exclude={"currency"})
             price = ListPrice(entry.price.currency or own, listed, {"source": "configuration"})
         elif listing is not None and currency is not None and currency in listing.prices:
-            price, schedule = listing.prices[currency], self.catalogue.providers[name].schedule
+            price = listing.prices[currency]
         else:
             self.wrong("missing, and the catalogue has none: it cannot be served", "models", public_id, "price")
             return None

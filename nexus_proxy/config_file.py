@@ -5,9 +5,18 @@ never a surprise. What needs more than one value to judge is judged in `config`.
 dataclasses that they become, and so are the defaults of timeouts and limits.
 """
 
-from typing import Annotated, Any, Literal
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from nexus_proxy.core.money import parse_nano
 from nexus_proxy.core.pricelist import TOKENS_MAX, exact
@@ -65,6 +74,58 @@ def _ledger_url(text: str) -> str:
     return text
 
 
+def _day(value: object) -> object:
+    text = value.isoformat() if type(value) is date else value  # TOML has dates of its own
+    try:
+        if isinstance(text, str) and date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    raise ValueError('expected a day, such as "2026-10-01"')
+
+
+def _holidays(value: object) -> object:
+    """A calendar's name, or days and spans of days; each becomes a pair of days."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError('expected the name of a calendar, such as "china", or a list of days')
+    spans = [entry if isinstance(entry, list) else [entry, entry] for entry in value]
+    if any(len(span) != 2 for span in spans):
+        raise ValueError("expected days, or pairs of a first and a last day")
+    found = [[str(_day(first)), str(_day(last))] for first, last in spans]
+    if any(first > last or last[:4] > f"{int(first[:4]) + 1:04}" for first, last in found):
+        raise ValueError("expected each last day behind its first, by a year at most")
+    return found
+
+
+def _time(text: str) -> str:
+    hours, colon, minutes = text.partition(":")
+    if not (len(text) == 5 and colon and hours.isdecimal() and minutes.isdecimal() and text.isascii()):
+        raise ValueError('expected a time of the day, such as "09:00"')
+    if int(minutes) > 59 or text > "24:00":
+        raise ValueError('expected a time of the day from "00:00" to "24:00"')
+    return text
+
+
+def _window(times: list[str]) -> list[str]:
+    if times[0] >= times[1]:
+        raise ValueError("expected an end behind the start; write a window over midnight as two")
+    return times
+
+
+def _place(path: str) -> str:
+    if path.split(".")[0] == "choices":
+        raise ValueError("expected a place outside of the choices; for usage in these there is in_choice")
+    return path
+
+
+def _rename(ours: str) -> str:
+    if ours in ("model", "messages", "stream", "stream_options"):
+        raise ValueError("expected a parameter that can be renamed")
+    return ours
+
+
 Price = Annotated[str, BeforeValidator(_quoted), AfterValidator(_price)]
 Positive = Annotated[str, BeforeValidator(_quoted), AfterValidator(_positive)]
 Amount = Annotated[str, BeforeValidator(_quoted), AfterValidator(_amount)]
@@ -76,6 +137,14 @@ TokensOrNone = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 Currency = Annotated[str, AfterValidator(_currency)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 ModelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,255}$")]
+Time = Annotated[str, AfterValidator(_time)]
+Window = Annotated[list[Time], Field(min_length=2, max_length=2), AfterValidator(_window)]
+Day = Annotated[str, BeforeValidator(_day)]
+Key = Annotated[str, Field(pattern=r"^[^.\s]{1,64}$")]
+Dotted = Annotated[str, Field(pattern=r"^[^.\s]{1,64}(\.[^.\s]{1,64}){0,7}$")]
+Dotteds = Annotated[list[Dotted], Field(max_length=16)]
+Parameter = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+LimitParameter = Literal["max_tokens", "max_completion_tokens"]
 FilePath = Annotated[str, Field(min_length=1)]
 
 
@@ -129,6 +198,91 @@ class Plan(_Shape):
     min_spent: Amount = "0"
 
 
+class UsageShape(_Shape):
+    in_choice: bool | None = None
+    at: Annotated[list[Annotated[Dotted, AfterValidator(_place)]], Field(max_length=16)] = []
+    prompt: Dotteds = []
+    completion: Dotteds = []
+    cached: Dotteds = []
+    cache_write: Dotteds = []
+    reasoning: Dotteds = []
+    total: Dotteds = []
+
+
+class Failure(_Shape):
+    path: Dotted
+    ok: Annotated[list[bool | int | float | str], Field(max_length=64)] = []
+
+
+class ErrorRule(_Shape):
+    code: Literal[
+        "upstream_no_funds",
+        "upstream_rate_limited",
+        "upstream_overloaded",
+        "upstream_auth",
+        "upstream_model",
+        "upstream_timeout",
+        "upstream_broken",
+        "invalid_parameter",
+    ]
+    statuses: Annotated[list[Annotated[int, Field(ge=100, le=599)]], Field(max_length=64)] = []
+    marks: Annotated[list[int | str], Field(max_length=256)] = []
+    text: Annotated[str, Field(max_length=256)] = ""
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not (self.statuses or self.marks or self.text):
+            raise ValueError("expected statuses, marks or text: without them it would fit every error")
+        return self
+
+
+class Dialect(_Shape):
+    based_on: Name | None = None
+    ask_usage: bool | None = None
+    usage: UsageShape = UsageShape()
+    reasoning: Annotated[list[Key], Field(max_length=16)] = []
+    failure: Annotated[list[Failure], Field(max_length=16)] = []
+    errors: Annotated[list[ErrorRule], Field(max_length=256)] = []
+    limit_parameter: LimitParameter | None = None
+    limit_covers_thinking: bool | None = None
+    budget_parameter: Parameter | None = None
+    refused_parameters: Annotated[list[Annotated[Parameter, AfterValidator(_rename)]], Field(max_length=256)] = []
+    renamed_parameters: dict[Annotated[Parameter, AfterValidator(_rename)], Parameter] = {}
+    certainty: Literal["captured", "documented", "reported", "assumed"] | None = None
+    matters: str | None = None
+    notes: str | None = None
+
+    @model_validator(mode="after")
+    def _renames_each_to_another(self) -> Self:
+        names = [name.casefold() for name in (*self.renamed_parameters, *self.renamed_parameters.values())]
+        if len(names) != len(set(names)):
+            raise ValueError("expected renamed_parameters to name each parameter once")
+        return self
+
+
+class Schedule(_Shape):
+    offset: Annotated[str, Field(pattern=r"^[+-](0\d|1[0-4]):[0-5]\d$")] | None = None
+    offset_s: Annotated[int, Field(ge=-50_400, le=50_400)] | None = None
+    peak: Annotated[list[Window], Field(min_length=1, max_length=24)]
+    holidays: Annotated[Any, BeforeValidator(_holidays)] = None  # a calendar's name, or pairs of days
+    working_days: Annotated[list[Day], Field(max_length=1000)] = []
+
+    @model_validator(mode="after")
+    def _has_one_offset(self) -> Self:
+        if (self.offset is None) == (self.offset_s is None):
+            raise ValueError('expected offset, such as "+08:00", or offset_s')
+        return self
+
+    @property
+    def seconds_east(self) -> int:
+        """The offset from UTC."""
+        if self.offset is None:
+            assert self.offset_s is not None
+            return self.offset_s
+        hours, minutes = self.offset[1:].split(":")
+        return (int(hours) * 3600 + int(minutes) * 60) * (-1 if self.offset[0] == "-" else 1)
+
+
 class Provider(_Shape):
     dialect: str | None = None
     base_url: str | None = None
@@ -141,11 +295,20 @@ class Provider(_Shape):
     in_flight_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     retry_stale: bool = True
     ca_file: FilePath | None = None
+    schedule: Schedule | None = None
 
 
 class PriceTier(_Shape):
     input_max: Tokens | None = None
     output_max: Tokens | None = None
+    input: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+    output: Price | None = None
+    thinking: Price | None = None
+
+
+class OffPeak(_Shape):
     input: Price
     cached_input: Price | None = None
     cache_write: Price | None = None
@@ -161,6 +324,7 @@ class PriceTable(_Shape):
     output: Price
     thinking: Price | None = None
     tiers: Annotated[list[PriceTier], Field(max_length=32)] = []
+    off_peak: OffPeak | None = None
 
 
 class Model(_Shape):
@@ -172,7 +336,7 @@ class Model(_Shape):
     context: Tokens | None = None
     max_output: Tokens | None = None
     default_output: Tokens | None = None
-    limit_parameter: Literal["max_tokens", "max_completion_tokens"] | None = None
+    limit_parameter: LimitParameter | None = None
     limit_covers_thinking: bool | None = None
     thinking_max: TokensOrNone | None = None
     send_temperature: bool | None = None
@@ -192,12 +356,18 @@ class File(_Shape):
     limiter: Limiter = Limiter()
     billing: Billing = Billing()
     plans: dict[Name, Plan] = FREE_AND_PAID
+    dialects: dict[Name, Dialect] = {}
     providers: dict[Name, Provider] = {}
     models: dict[ModelId, Model] = {}
 
 
 Mistakes = dict[tuple[str, ...], str]  # where → what was expected
-_NAMED = {"plans", "providers", "models"}  # sections of named tables, of which a wrong one is left out alone;
+_NAMED = {
+    "plans",
+    "dialects",
+    "providers",
+    "models",
+}  # sections of named tables, of which a wrong one is left out alone;
 # of a model only the wrong key, so that the others are still judged
 
 

@@ -1,9 +1,12 @@
 """The configuration file: what it becomes, and how each mistake is named."""
 
 import dataclasses
+import json
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import datetime
+from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -11,9 +14,11 @@ import pydantic
 import pydantic.fields
 import pytest
 
-from nexus_proxy import config, config_file
+from nexus_proxy import catalogue, config, config_file
+from nexus_proxy.catalogue.loader import make_dialect
 from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
-from nexus_proxy.core.pricing import Rates
+from nexus_proxy.core.dialect import CERTAINTIES, Dialect, ErrorRule
+from nexus_proxy.core.pricing import Rates, Tariff
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
 SHIPPED = Path(__file__).parent.parent / "config" / "nexus.toml"
@@ -62,7 +67,7 @@ def commented_in() -> str:
 
 
 def test_the_shipped_file_with_everything_commented_in_loads_too(tmp_path: Path) -> None:
-    text = commented_in().replace('api_key_file = "secrets/deepseek"', "")
+    text = commented_in().replace('api_key_file = "secrets/deepseek"', "").replace("offset_s = 28800", "")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "ca.pem").write_text("")
     found = read(text, tmp_path, DEEPSEEK_API_KEY=SECRET, DASHSCOPE_API_KEY=SECRET, MOONSHOT_API_KEY=SECRET)
@@ -216,6 +221,187 @@ def test_the_entry_of_a_model_overrides_the_catalogue_key_by_key() -> None:
     assert "deepseek-flash" not in found
 
 
+def test_a_price_of_its_own_serves_a_model_whose_known_price_is_withheld() -> None:
+    listings = catalogue.load_catalogue().providers["siliconflow-cn"].listings
+    known = next(listing for listing in listings.values() if not listing.prices)
+    assert known.disabled
+    document: dict[str, Any] = {
+        "billing": {"fx": {"CNY": "0.14"}},
+        "providers": {"siliconflow-cn": {"api_key_env": "K"}},
+    }
+    assert known.upstream not in resolve(document, Path("/"), {"K": "k"}).models
+    document["models"] = {known.upstream: {"price": {"input": "1", "output": "2"}}}
+    model = resolve(document, Path("/"), {"K": "k"}).models[known.upstream]
+    assert (model.provider, model.context) == ("siliconflow-cn", known.facts["context"])
+    document["models"] = {known.upstream: {}}
+    assert mistakes(document, K="k") == [
+        f'models."{known.upstream}".provider: missing, and no provider that is switched on has the model'
+    ]
+
+
+# --- dialects and schedules of the file's own -----------------------------------------------------------------------
+
+
+def dialect_of(**entry: Any) -> Dialect:
+    document = {"dialects": {"mine": entry}, "providers": {"local": {**LOCAL, "dialect": "mine"}}}
+    return resolve(document, Path("/"), {}).providers["local"].dialect
+
+
+def test_a_dialect_of_the_files_own_that_says_nothing_is_the_one_it_is_based_on() -> None:
+    known = catalogue.load_catalogue().dialects
+    assert dataclasses.replace(dialect_of(), name="openai") == known["openai"]
+    for name in known:
+        assert dataclasses.replace(dialect_of(based_on=name), name=name) == known[name]
+
+
+def test_a_dialect_of_the_files_own_goes_over_and_before_the_one_it_is_based_on() -> None:
+    found = dialect_of(
+        based_on="minimax",
+        ask_usage=True,
+        usage={"at": ["meta.tokens"], "prompt": ["in.all", "asked"], "in_choice": True},
+        reasoning=["thoughts"],
+        failure=[{"path": "result.state", "ok": ["fine", 0, True]}],
+        errors=[{"code": "upstream_no_funds", "marks": ["broke", 17], "statuses": [200], "text": "TOP up"}],
+        limit_parameter="max_tokens",
+        limit_covers_thinking=False,
+        budget_parameter="think_at_most",
+        refused_parameters=["enable_magic"],
+        renamed_parameters={"seed": "random_seed"},
+        certainty="reported",
+        matters="m",
+        notes="n",
+    )
+    base = catalogue.load_catalogue().dialects["minimax"]
+    assert (found.name, found.ask_usage, found.limit_parameter) == ("mine", True, "max_tokens")
+    assert (found.limit_covers_thinking, found.budget_parameter) == (False, "think_at_most")
+    assert (found.usage.at, found.usage.in_choice) == ((("meta", "tokens"),), True)
+    assert found.usage.prompt == (("in", "all"), ("asked",))
+    assert found.reasoning_names == {"thoughts", "reasoning_details", "reasoning_content", "reasoning"}
+    assert [failure.path for failure in found.failure] == [("result", "state"), ("base_resp", "status_code")]
+    assert found.failure[0].ok == {"fine", "0", "true"}
+    assert found.errors[0] == ErrorRule("upstream_no_funds", frozenset({200}), frozenset({"broke", "17"}), "top up")
+    assert found.errors[1:] == base.errors
+    assert found.barred_parameters == {"enable_magic", "random_seed"}
+    assert (found.certainty, found.matters, found.notes) == ("reported", "m", "n")
+
+
+def test_every_dialect_of_the_catalogue_could_stand_in_the_file() -> None:
+    raw = json.loads(resources.files("nexus_proxy.catalogue").joinpath("dialects.json").read_text())
+    for name, entry in raw.items():
+        shape = config_file.Dialect.model_validate(entry)
+        again = make_dialect(name, shape.model_dump(exclude_none=True))
+        assert again == catalogue.load_catalogue().dialects[name] == make_dialect(name, entry)
+        assert entry["certainty"] in CERTAINTIES
+        assert entry["notes"]
+        assert entry["matters"].endswith(".")
+    assert get_args(config_file.Dialect.model_fields["certainty"].annotation)[0].__args__ == CERTAINTIES
+
+
+def test_a_known_provider_may_be_given_a_dialect_of_the_files_own() -> None:
+    text = '[providers.deepseek]\napi_key_env = "K"\ndialect = "later"\n[dialects.later]\nbased_on = "deepseek"\n'
+    found = read(text + "ask_usage = true", K="k")
+    assert found.providers["deepseek"].dialect.ask_usage
+    assert found.models["deepseek-v4"].dialect is found.providers["deepseek"].dialect
+
+
+def test_a_model_takes_its_limit_from_the_dialect_unless_its_entry_says() -> None:
+    def limits(dialect: str, **entry: Any) -> tuple[str, bool, int]:
+        document = {"providers": {"local": {**LOCAL, "dialect": dialect}}, "models": {"m": {**MODEL, **entry}}}
+        model = resolve(document, Path("/"), {}).models["m"]
+        return model.limit_parameter, model.limit_covers_thinking, model.thinking_max
+
+    assert limits("openai") == ("max_tokens", True, 0)
+    assert limits("doubao") == ("max_completion_tokens", True, 0)
+    assert limits("doubao", limit_parameter="max_tokens") == ("max_tokens", True, 0)
+    assert limits("doubao", limit_covers_thinking=False, thinking_max=9) == ("max_completion_tokens", False, 9)
+    assert limits("stepfun") == ("max_tokens", False, 131072)  # no model thinks longer than its context
+    assert limits("stepfun", thinking_max=9) == ("max_tokens", False, 9)
+    assert limits("stepfun", thinking_max=0) == ("max_tokens", True, 0)
+    assert limits("stepfun", limit_covers_thinking=True) == ("max_tokens", True, 0)
+
+
+NIGHT = {"input": "2", "output": "8", "off_peak": {"input": "1", "output": "3"}}
+
+
+def night(schedule: dict[str, Any], **price: Any) -> Tariff:
+    document = {
+        "providers": {"local": {**LOCAL, "schedule": schedule}},
+        "models": {"m": {**MODEL, "price": {**NIGHT, **price}}},
+    }
+    return resolve(document, Path("/"), {}).models["m"].tariff
+
+
+def at(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+@pytest.mark.parametrize("offset", [{"offset": "+08:00"}, {"offset_s": 28_800}])
+@pytest.mark.parametrize(
+    ("instant", "dear"),
+    [
+        ("2027-03-01T00:59:59Z", False),  # a Monday
+        ("2027-03-01T01:00:00Z", True),
+        ("2027-03-01T03:59:59Z", True),
+        ("2027-03-01T04:00:00Z", False),
+        ("2027-03-01T15:59:59Z", True),
+        ("2027-03-01T16:00:00Z", False),
+        ("2027-03-02T02:00:00Z", False),  # a holiday
+        ("2027-03-05T02:00:00Z", False),  # the last of some
+        ("2027-03-06T02:00:00Z", False),  # a Saturday
+        ("2027-03-07T02:00:00Z", True),  # a Sunday that is worked
+    ],
+)
+def test_a_schedule_of_the_files_own(offset: dict[str, Any], instant: str, dear: bool) -> None:
+    days = ["2027-03-02", ["2027-03-04", "2027-03-05"]]
+    peak = [["09:00", "12:00"], ["22:00", "24:00"]]
+    tariff = night({**offset, "peak": peak, "holidays": days, "working_days": ["2027-03-07"]})
+    price = tariff.price_at(at(instant))
+    assert price is (tariff.peak if dear else tariff.off_peak)
+    assert price.tiers[0].rates.output == (8_000_000 if dear else 3_000_000)
+
+
+def test_a_schedule_may_use_the_calendar_of_the_catalogue_and_add_to_it() -> None:
+    schedule = {"offset": "+08:00", "peak": [["00:00", "24:00"]], "holidays": "china", "working_days": ["2026-11-28"]}
+    tariff = night(schedule)
+    known = catalogue.load_catalogue().calendars["china"]
+    assert tariff.schedule is not None
+    assert tariff.schedule.holidays == known.holidays
+    assert tariff.schedule.working_days > known.working_days
+    assert tariff.price_at(at("2026-11-28T12:00:00+08:00")) is tariff.peak
+    assert tariff.price_at(at("2026-11-29T12:00:00+08:00")) is tariff.off_peak
+    assert tariff.price_at(at("2026-10-01T12:00:00+08:00")) is tariff.off_peak
+
+
+@pytest.mark.parametrize(
+    ("offset", "seconds"), [("+08:00", 28_800), ("-03:30", -12_600), ("+00:00", 0), ("-14:00", -50_400)]
+)
+def test_an_offset_is_a_clock_east_or_west_of_utc(offset: str, seconds: int) -> None:
+    schedule = night({"offset": offset, "peak": [["09:00", "10:00"]]}).schedule
+    assert schedule is not None
+    assert schedule.offset_s == seconds
+
+
+def test_toml_dates_are_days_too() -> None:
+    text = """
+    [providers.deepseek]
+    api_key_env = "K"
+    schedule = { offset = "+08:00", peak = [["09:00", "10:00"]], holidays = [2027-03-02, [2027-03-04, "2027-03-05"]] }
+    """
+    model = read(text, K="k").models["deepseek-v4"]
+    assert model.tariff.schedule is not None
+    assert len(model.tariff.schedule.holidays) == 3  # in place of the catalogue's
+    assert not model.tariff.schedule.is_peak(at("2027-03-01T03:00:00Z"))
+    assert model.tariff.schedule.is_peak(at("2027-03-01T01:00:00Z"))
+
+
+def test_an_off_peak_price_fills_its_gaps_like_a_tier() -> None:
+    schedule = {"offset": "+00:00", "peak": [["09:00", "10:00"]]}
+    tariff = night(schedule, cached_input="1", off_peak={"input": "1"})
+    assert tariff.off_peak is not None
+    assert tariff.off_peak.tiers[0].rates == Rates(1_000_000, 500_000, 1_000_000, 4_000_000, 4_000_000)
+    assert len({price.price_id for price in tariff.prices()}) == 2
+
+
 def test_a_disabled_listing_is_served_only_if_the_file_names_it() -> None:
     text = '[providers.moonshot-intl]\napi_key_env = "K"\n'
     assert "kimi-k2.5" not in read(text, K="k").models
@@ -325,6 +511,87 @@ def test_a_mistake_is_named_by_its_path(document: dict[str, Any], line: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"ask": True}, "dialects.mine.ask: unknown key"),
+        ({"ask_usage": 1}, "dialects.mine.ask_usage: expected a valid boolean"),
+        ({"based_on": "opnai"}, "dialects.mine.based_on: expected one of openai"),
+        ({"usage": {"promt": []}}, "dialects.mine.usage.promt: unknown key"),
+        ({"usage": {"prompt": "in.all"}}, "dialects.mine.usage.prompt: expected a valid list"),
+        ({"usage": {"prompt": ["in..all"]}}, "dialects.mine.usage.prompt.0: expected text that matches"),
+        ({"usage": {"at": ["x", "choices.0.usage"]}}, "dialects.mine.usage.at.1: expected a place outside"),
+        ({"failure": [{"ok": [0]}]}, "dialects.mine.failure.0.path: missing"),
+        ({"failure": [{"path": "a", "ok": 0}]}, "dialects.mine.failure.0.ok: expected a valid list"),
+        (
+            {"errors": [{"code": "no_funds", "marks": ["x"]}]},
+            "dialects.mine.errors.0.code: expected 'upstream_no_funds'",
+        ),
+        ({"errors": [{"code": "upstream_auth"}]}, "dialects.mine.errors.0: expected statuses, marks or text"),
+        ({"errors": [{"code": "upstream_auth", "statuses": [42]}]}, "dialects.mine.errors.0.statuses.0: expected"),
+        ({"limit_parameter": "max"}, "dialects.mine.limit_parameter: expected 'max_tokens' or"),
+        ({"renamed_parameters": {"messages": "m"}}, "dialects.mine.renamed_parameters.messages: expected a parameter"),
+        ({"renamed_parameters": {"seed": "x", "n": "X"}}, "dialects.mine: expected renamed_parameters to name each"),
+        ({"renamed_parameters": {"seed": "n", "n": "x"}}, "dialects.mine: expected renamed_parameters to name each"),
+        ({"refused_parameters": ["model"]}, "dialects.mine.refused_parameters.0: expected a parameter"),
+        ({"certainty": "sure"}, "dialects.mine.certainty: expected 'captured', 'documented'"),
+        (5, "dialects.mine: expected a valid dictionary"),
+    ],
+)
+def test_a_mistake_in_a_dialect_is_named_by_its_path_and_makes_no_other(entry: Any, line: str) -> None:
+    document = {
+        "dialects": {"mine": entry},
+        "providers": {"local": {**LOCAL, "dialect": "mine"}},
+        "models": {"m": MODEL},
+    }
+    (found,) = mistakes(document)
+    assert found.startswith(line)
+
+
+def test_a_dialect_of_the_catalogue_keeps_its_name() -> None:
+    assert mistakes({"dialects": {"openai": {}}})[0].startswith("dialects.openai: expected another name")
+    assert mistakes({"dialects": 5}) == ["dialects: expected a valid dictionary"]
+
+
+CLOCK = {"offset": "+08:00", "peak": [["09:00", "12:00"]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"offset": None}, 'providers.local.schedule: expected offset, such as "+08:00", or offset_s'),
+        ({"offset_s": 28800}, "providers.local.schedule: expected offset"),
+        ({"offset": "8"}, "providers.local.schedule.offset: expected text that matches"),
+        ({"offset": None, "offset_s": 86400}, "providers.local.schedule.offset_s: expected less than"),
+        ({"peak": None}, "providers.local.schedule.peak: missing"),
+        ({"peak": []}, "providers.local.schedule.peak: "),
+        ({"peak": [["9:00", "12:00"]]}, "providers.local.schedule.peak.0.0: expected a time of the day"),
+        ({"peak": [["09:00", "24:01"]]}, "providers.local.schedule.peak.0.1: expected a time of the day"),
+        ({"peak": [["09:60", "12:00"]]}, "providers.local.schedule.peak.0.0: expected a time of the day"),
+        ({"peak": [["22:00", "02:00"]]}, "providers.local.schedule.peak.0: expected an end behind the start"),
+        ({"peak": [["09:00", "09:00"]]}, "providers.local.schedule.peak.0: expected an end behind the start"),
+        ({"peak": [["09:00"]]}, "providers.local.schedule.peak.0: "),
+        ({"holidays": "chna"}, "providers.local.schedule.holidays: expected one of china, or a list of days"),
+        ({"holidays": 5}, "providers.local.schedule.holidays: expected the name of a calendar"),
+        ({"holidays": ["2027-02-30"]}, "providers.local.schedule.holidays: expected a day"),
+        ({"holidays": ["20270201"]}, "providers.local.schedule.holidays: expected a day"),
+        ({"holidays": [["2027-02-02"]]}, "providers.local.schedule.holidays: expected days, or pairs"),
+        ({"holidays": [["2027-02-02", "2027-02-01"]]}, "providers.local.schedule.holidays: expected each last day"),
+        ({"holidays": [["2027-02-02", "9999-02-01"]]}, "providers.local.schedule.holidays: expected each last day"),
+        ({"working_days": [5]}, "providers.local.schedule.working_days.0: expected a day"),
+        ({"calendar": "china"}, "providers.local.schedule.calendar: unknown key"),
+    ],
+)
+def test_a_mistake_in_a_schedule_is_named_by_its_path_and_makes_no_other(change: dict[str, Any], line: str) -> None:
+    schedule = {key: value for key, value in {**CLOCK, **change}.items() if value is not None}
+    document = {
+        "providers": {"local": {**LOCAL, "schedule": schedule}},
+        "models": {"m": {**MODEL, "price": NIGHT}},
+    }
+    (found,) = mistakes(document)
+    assert found.startswith(line)
+
+
+@pytest.mark.parametrize(
     ("change", "line"),
     [
         ({"price": None}, "models.m.price: missing"),
@@ -337,6 +604,10 @@ def test_a_mistake_is_named_by_its_path(document: dict[str, Any], line: str) -> 
             {"price": {"input": "1", "output": "1", "tiers": [{"input": "1", "input_max": 9}]}},
             "models.m.price: expected the last tier to have no input_max",
         ),
+        ({"price": NIGHT}, "models.m.price.off_peak: expected a schedule of the provider: providers.local.schedule"),
+        ({"price": {**NIGHT, "off_peak": {"output": "1"}}}, "models.m.price.off_peak.input: missing"),
+        ({"price": {**NIGHT, "off_peak": {"input": 1}}}, "models.m.price.off_peak.input: expected a decimal in quotes"),
+        ({"price": {**NIGHT, "off_peak": {"input": "1", "tiers": []}}}, "models.m.price.off_peak.tiers: unknown key"),
         ({"context": None}, "models.m.context: missing"),
         ({"context": 100}, "models.m.max_output: expected at most the context, 100"),
         ({"max_output": 10**8}, "models.m.max_output: expected less than or equal to 10000000"),

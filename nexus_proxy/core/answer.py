@@ -9,13 +9,10 @@ from typing import Any
 
 import orjson
 
-from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.usage import Usage, later_usage, read_usage, with_thinking
+from nexus_proxy.core.dialect import COMMON_FAILURES, Dialect, Failure
+from nexus_proxy.core.usage import Usage, find, later_usage, over_choices, read_usage, with_thinking
 
 CHOICES_MAX = 1024  # choice indexes that are remembered; `n` is at most 128
-
-_REASONING = frozenset({"reasoning_content", "reasoning"})
-_TEXTS = _REASONING | {"content", "refusal"}
 
 
 def read_json(payload: bytes | bytearray) -> Any:
@@ -29,22 +26,44 @@ def read_json(payload: bytes | bytearray) -> Any:
             return None
 
 
-def is_error(found: dict[str, Any]) -> bool:
-    """Tell whether an object is an error in any provider's shape, whatever status it came under."""
-    if found.get("choices"):
-        return bool(found.get("error"))
+def is_error(found: dict[str, Any], dialect: Dialect) -> bool:
+    """Tell whether an object is an error, in the dialect's shape or in any provider's, whatever its HTTP status."""
     if found.get("error"):
         return True
-    base = found.get("base_resp")  # MiniMax
-    if isinstance(base, dict) and base.get("status_code"):
-        return True
-    if found.get("error_code"):  # Qianfan
-        return True
-    return found.get("code") not in (None, "", 0, "0") and "message" in found  # Spark, SiliconFlow, Qwen's own API
+    own = dialect.failure
+    if found.get("choices"):
+        # Part of a completion, which is charged: what is wrong beside it is so only if the choices say nothing.
+        return bool(own) and _fails(found, own) and not _says(found, dialect)
+    return _fails(found, COMMON_FAILURES) or _fails(found, own)
+
+
+def _fails(found: dict[str, Any], failures: tuple[Failure, ...]) -> bool:
+    return any(failure.is_in(found) for failure in failures)
+
+
+def _says(found: dict[str, Any], dialect: Dialect) -> bool:
+    answer = Answer(dialect)
+    answer.read(found)
+    return answer.output_bytes > 0 or answer.usage is not None
 
 
 class Answer:
     """What has been seen of one answer."""
+
+    # Slots, here and in the taps: an object of more than 30 attributes is slow without them, and larger.
+    __slots__ = (
+        "_at",
+        "_by_choice",
+        "_dialect",
+        "_texts",
+        "began",
+        "choices",
+        "error",
+        "finish",
+        "output_bytes",
+        "thought",
+        "usage",
+    )
 
     def __init__(self, dialect: Dialect) -> None:
         self.usage: Usage | None = None  # the last real usage seen
@@ -54,15 +73,18 @@ class Answer:
         self.error: dict[str, Any] | None = None  # the last error object seen, refused or relayed
         self.finish: dict[int, str] = {}  # by choice index
         self.choices: set[int] = set()  # the indexes seen
-        self._usage_in_choice = dialect.usage_in_choice
+        self._dialect = dialect
+        self._at = dialect.usage.at
+        self._texts = dialect.text_names
+        self._by_choice: dict[int, Usage] | None = {} if dialect.usage.in_choice else None
 
     @property
     def finished(self) -> bool:
         """Every choice that was seen has a finish reason, and one was seen."""
         return bool(self.choices) and len(self.finish) == len(self.choices)
 
-    def read(self, found: dict[str, Any]) -> None:
-        """Take one chunk, or one whole completion."""
+    def read(self, found: dict[str, Any]) -> bool:
+        """Take one chunk, or one whole completion. Tell whether it reports real usage."""
         in_choice = None
         choices = found.get("choices")
         if isinstance(choices, list):
@@ -81,37 +103,65 @@ class Answer:
                     self.output_bytes += self._read_message(delta)
                 if isinstance(message := choice.get("message"), dict):
                     whole += self._read_message(message)
-                if self._usage_in_choice:
-                    in_choice = choice.get("usage") or in_choice
+                if self._by_choice is not None and (told := choice.get("usage")):
+                    in_choice = told
+                    self._read_choice(index, told, self._by_choice)
             if whole > self.output_bytes:  # whole messages may repeat what deltas have said
                 self.output_bytes = whole
-        reported = found.get("usage")
+        reported = self._placed(found) if self._at else found.get("usage")
+        usage = None
         if reported is not None or in_choice is not None:
-            usage = read_usage(reported, in_choice)
+            usage = read_usage(reported, in_choice, self._dialect.usage)
+            if in_choice is not None and self._by_choice and not self._is_real(reported):
+                usage = over_choices(self._by_choice.values())
             if usage is not None:
                 self.began = True
                 self.usage = later_usage(self.usage, usage)
         if self.thought and self.usage is not None:
             self.usage = with_thinking(self.usage)
+        return usage is not None
+
+    def _read_choice(self, index: int, told: Any, by_choice: dict[int, Usage]) -> None:
+        usage = read_usage(told, None, self._dialect.usage)
+        if usage is not None:
+            by_choice[index] = later_usage(by_choice.get(index), usage)
+
+    def _is_real(self, reported: Any) -> bool:
+        return reported is not None and read_usage(reported, None, self._dialect.usage) is not None
+
+    def _placed(self, found: dict[str, Any]) -> Any:
+        """Return the usage object of an event, from the first of the dialect's own places that has a real one."""
+        for path in self._at:
+            if self._is_real(there := find(found, path)):
+                return there
+        return found.get("usage")
 
     def _read_message(self, message: dict[str, Any]) -> int:
         """Return the bytes of what a delta or a message says; remember that it reasons."""
-        size = 0
+        size = listed = 0
+        texts = self._texts
         for key, value in message.items():
             if not value:
                 continue
             if isinstance(value, str):
-                if key in _TEXTS:
+                if key in texts:
                     size += len(value) if value.isascii() else _size(value)
-                    if key in _REASONING:
+                    if key in self._dialect.reasoning_names:
                         self.thought = True
             elif isinstance(value, list):
                 if key == "content":
                     size += sum(_size(part.get("text")) for part in value if isinstance(part, dict))
                 elif key == "tool_calls":
                     size += sum(_called(call.get("function")) for call in value if isinstance(call, dict))
+                elif key in self._dialect.reasoning_names:
+                    listed += sum(_size(part.get("text")) for part in value if isinstance(part, dict))
             elif key == "function_call":
                 size += _called(value)
+        if listed:
+            names = self._dialect.reasoning_names
+            if not any(isinstance(message.get(name), str) and message[name] for name in names):
+                size += listed  # else it says the same again
+            self.thought = True
         return size
 
 

@@ -2,10 +2,16 @@
 
 Strategy: a regular expression jumps from mark to mark; a stack of the keys that lead to the current place tells where
 a mark stands. Strings are skipped as such, whatever they contain. Of the document only the usage objects are kept, up
-to USAGE_BYTES_MAX each. Keys written with escapes are not recognised. Nothing in here raises.
+to USAGE_BYTES_MAX each, those of a dialect's own places too. Keys written with escapes are not recognised. Nothing in
+here raises.
 """
 
 import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from nexus_proxy.core.dialect import COMMON_REASONING
+from nexus_proxy.core.usage import Path
 
 DEPTH_MAX = 1024  # a deeper document is not scanned further
 KEY_BYTES_MAX = 64
@@ -17,21 +23,25 @@ _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the closing quo
 _FLAT = rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")'
 _DULL = re.compile(rb"(?:%s|[{\[]%s*+[}\]])*+" % (_FLAT, _FLAT), re.DOTALL)
 
-_TOP = [b""]
-_CHOICES = [b"", b"choices"]
 _CHOICE = [b"", b"choices", b""]
+_USAGE = (b"", b"usage")
+_CHOICE_USAGE = (*_CHOICE, b"usage")
 _MESSAGE_DEPTH = 4
-_REASONING = frozenset({b"reasoning_content", b"reasoning"})
-_TEXTS = _REASONING | {b"content", b"text", b"refusal", b"name", b"arguments"}
+_TEXTS = frozenset({b"content", b"text", b"refusal", b"name", b"arguments"})
 _SPACE = b" \t\r\n"
 
 
 class Scanner:
-    """Reads a document piece by piece."""
+    """Reads a document piece by piece. `at` are a dialect's own places of usage, `reasoning` its names of thinking."""
 
-    def __init__(self) -> None:
-        self.usage = b""  # the last value of the top-level `usage`
-        self.choice_usage = b""  # the last value of a choice's `usage`
+    def __init__(self, *, at: Iterable[Path] = (), reasoning: Iterable[str] = COMMON_REASONING) -> None:
+        self.kept: dict[tuple[bytes, ...], bytes] = {}  # the last value at each place of usage, by the way to it
+        self._wanted = {_USAGE, _CHOICE_USAGE, *((b"", *(key.encode() for key in path)) for path in at)}
+        self._last_keys = frozenset(way[-1] for way in self._wanted)
+        self._deepest = max(map(len, self._wanted))
+        self._ways = frozenset(way[:depth] for way in self._wanted for depth in range(2, len(way)))  # what leads there
+        self._reasoning = frozenset(name.encode() for name in reasoning)
+        self._texts = _TEXTS | self._reasoning
         self.choices = False  # a choice was seen
         self.finished = False  # every choice that has ended has a finish reason, and one has
         self.thought = False  # reasoning was seen
@@ -49,6 +59,7 @@ class Scanner:
         self._escaped = False  # the piece before ended with a backslash within a string
         self._text = bytearray()  # of the string that is a key
         self._capture: bytearray | None = None
+        self._capture_way: tuple[bytes, ...] = ()
         self._capture_depth = 0
 
     def feed(self, data: bytes) -> None:
@@ -100,10 +111,11 @@ class Scanner:
             self._key_next = self._kinds.endswith(b"{")
         else:  # :
             self._key_next = False
-            if self._key == b"usage" and self._path in (_TOP, _CHOICE):
-                self._capture = bytearray()
-                self._capture_depth = len(self._path)
-                return True
+            if self._key in self._last_keys and self._capture is None and len(self._path) < self._deepest:
+                way = (*self._path, self._key)
+                if way in self._wanted:
+                    self._capture, self._capture_way, self._capture_depth = bytearray(), way, len(self._path)
+                    return True
         return False
 
     def _open(self, mark: int) -> None:
@@ -122,7 +134,7 @@ class Scanner:
     def _is_dull(self) -> bool:
         path = self._path
         if len(path) < 2 or path[1] != b"choices":
-            return len(path) >= 2
+            return len(path) >= 2 and tuple(path) not in self._ways
         return len(path) > 3 and path[3] not in (b"message", b"delta")
 
     def _skip_string(self, data: bytes, at: int) -> int:
@@ -135,9 +147,9 @@ class Scanner:
         if self._key_next:
             self._text += data[begin : min(end, begin + KEY_BYTES_MAX - len(self._text))]
         elif self._path[1:2] == [b"choices"] and end > begin:
-            if self._key in _TEXTS:
+            if self._key in self._texts:
                 self.text_bytes += end - begin
-                self.thought = self.thought or (self._key in _REASONING and len(self._path) == _MESSAGE_DEPTH)
+                self.thought = self.thought or (self._key in self._reasoning and len(self._path) == _MESSAGE_DEPTH)
             elif self._key == b"finish_reason" and self._path == _CHOICE:
                 self._reason = True
         if end == len(data):
@@ -159,8 +171,21 @@ class Scanner:
     def _end_capture(self, piece: bytes) -> None:
         self._add(piece)
         if self._capture is not None:
-            if self._capture_depth == 1:
-                self.usage = bytes(self._capture)
-            else:
-                self.choice_usage = bytes(self._capture)
+            self.kept[self._capture_way] = bytes(self._capture)
             self._capture = None
+
+    def place(self, parse: Callable[[bytes], Any]) -> dict[str, Any]:
+        """Return an object that has what was kept, parsed, where it stood."""
+        found: dict[str, Any] = {}
+        for way, value in self.kept.items():
+            if way == _CHOICE_USAGE:
+                found["choices"] = [{"usage": parse(value)}]
+                continue
+            holder = found
+            for key in way[1:-1]:
+                holder = holder.setdefault(key.decode(), {})
+                if not isinstance(holder, dict):
+                    break
+            else:
+                holder[way[-1].decode()] = parse(value)
+        return found

@@ -13,7 +13,7 @@ from nexus_proxy.core.answer import Answer, is_error, read_json
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsonscan import Scanner
 from nexus_proxy.core.sse import BOM
-from nexus_proxy.core.usage import Usage, read_usage, with_thinking
+from nexus_proxy.core.usage import Usage, with_thinking
 
 ANSWER_BYTES_MAX = 1 << 20  # a longer unstreamed answer is no longer buffered whole
 SCAN_BYTES_MIN = 65_536  # from here on the scanner keeps up, so that the event loop never waits for a whole mebibyte
@@ -38,7 +38,7 @@ class JsonTap:
         self._dialect = dialect
         self._buffer: bytes | bytearray = b""  # what is kept back; as it came, if it came in one piece
         self._answer: Answer | None = None  # once parsed
-        self._scanner = Scanner()
+        self._scans: Scanner | None = None  # made when it is needed
         self._scanned = 0  # bytes of the buffer that the scanner has had
         self._ended = False
         self._released = False
@@ -51,8 +51,9 @@ class JsonTap:
         if self._answer is not None:
             return self._answer.usage
         self._scan()
-        in_choice = read_json(self._scanner.choice_usage) if self._dialect.usage_in_choice else None
-        usage = read_usage(read_json(self._scanner.usage), in_choice)
+        answer = Answer(self._dialect)
+        answer.read(self._scanner.place(read_json))
+        usage = answer.usage
         return with_thinking(usage) if usage is not None and self._scanner.thought else usage
 
     @property
@@ -129,7 +130,7 @@ class JsonTap:
         if not isinstance(found, dict):
             return  # the scanner says what there is in it
         self._answer = Answer(self._dialect)
-        if is_error(found):
+        if is_error(found, self._dialect):
             self.error = self.refusal = found  # at most white space is out
             return
         self._answer.read(found)
@@ -160,6 +161,12 @@ class JsonTap:
 
     def _changeable(self) -> bytearray:
         return self._buffer if isinstance(self._buffer, bytearray) else bytearray(self._buffer)
+
+    @property
+    def _scanner(self) -> Scanner:
+        if self._scans is None:
+            self._scans = Scanner(at=self._dialect.usage.at, reasoning=self._dialect.reasoning_names)
+        return self._scans
 
     def _scan(self) -> None:
         if self._scanned < len(self._buffer):

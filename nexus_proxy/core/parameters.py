@@ -1,7 +1,7 @@
 """The parameters of a chat completion: which are checked, and which are refused.
 
 Strategy: one table from a name to its check; a name that is not in it is forwarded untouched, and so is a range that
-only the provider knows. Refused are the parameters that change what the provider charges.
+only the provider knows. Refused are the parameters that change what the provider charges, for all providers or for one.
 """
 
 from collections.abc import Callable
@@ -70,6 +70,13 @@ def refuse_price_changes(body: dict[str, Any], allowed: frozenset[str]) -> None:
             _refuse_builtin(function, f"{where}.function", allowed)
     for index, function in enumerate(body.get("functions", ())):
         _refuse_builtin(function, f"functions[{index}]", allowed)
+
+
+def refuse_barred(body: dict[str, Any], barred: frozenset[str], allowed: frozenset[str]) -> None:
+    """Refuse what one provider must not be sent, in whatever letters. UnsupportedParameter."""
+    for name in body:
+        if name.casefold() in barred and name not in allowed:
+            raise UnsupportedParameter(f"'{name}' is not supported for this model.", param=name)
 
 
 def _refuse_builtin(function: dict[str, Any], where: str, allowed: frozenset[str]) -> None:

@@ -122,6 +122,45 @@ def amount_nano(tiers: tuple[Tier, ...], usage: Usage) -> int:
     return ceil_div(pico, PICO_PER_NANO)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One kind of token in a charge: `tokens` × `rate` = `pico`."""
+
+    kind: str  # a field of `Rates`
+    tokens: int
+    rate: int
+    pico: int
+
+
+@dataclass(frozen=True, slots=True)
+class Itemized:
+    """A charge and its arithmetic. `nano` is `pico`, divided by 1,000 and rounded up once."""
+
+    tier_index: int
+    tier: Tier
+    lines: tuple[Line, ...]
+    pico: int
+    nano: int
+
+
+def itemize(tiers: tuple[Tier, ...], usage: Usage) -> Itemized:
+    """Break down what the usage costs. `nano` is what `amount_nano` charges; kinds without tokens have no line."""
+    tier = pick_tier(tiers, usage.prompt, usage.completion)
+    rates = tier.rates
+    kind, rate = ("thinking", rates.thinking) if usage.reasoning else ("output", rates.output)
+    counted = (
+        ("input", usage.prompt - usage.cached - usage.cache_write, rates.input),
+        ("cached", usage.cached, rates.cached),
+        ("cache_write", usage.cache_write, rates.cache_write),
+        (kind, usage.completion, rate),
+    )
+    lines = tuple(Line(name, tokens, each, tokens * each) for name, tokens, each in counted if tokens)
+    pico = sum(line.pico for line in lines)
+    nano = amount_nano(tiers, usage)
+    assert nano == ceil_div(pico, PICO_PER_NANO), "the lines are the charge"
+    return Itemized(tiers.index(tier), tier, lines, pico, nano)
+
+
 def bound_nano(tiers: tuple[Tier, ...], input_bound: int, output_bound: int) -> int:
     """Return the most that any usage within the bounds can cost, in nano-units.
 

@@ -9,24 +9,48 @@ import re
 from typing import Any
 
 from nexus_proxy import errors
+from nexus_proxy.core.answer import read_json
 from nexus_proxy.core.dialect import Dialect, ErrorRule
+from nexus_proxy.core.usage import find
 
 MESSAGE_CHARS_MAX = 500
 OVERLOADED_RETRY_AFTER_NS = 1_000_000_000  # where the provider does not say
 
+_ABOUT_US = frozenset({200, 402, 403, 429, 503})  # not 400, whose message may quote what the client wrote
 # Rules that hold for every provider, after its own of the catalogue.
 COMMON_RULES = (
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_quota", "insufficient_balance", "billing_error"})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_balance_error", "Arrearage", "AccountOverdueError"})),
-    # Not of a 400, which may quote what the client wrote.
-    ErrorRule("upstream_no_funds", statuses=frozenset({200, 402, 403, 429, 503}), text="insufficient balance"),
-    ErrorRule("upstream_no_funds", statuses=frozenset({200, 402, 403, 429, 503}), text="account is in arrears"),
+    ErrorRule("upstream_no_funds", marks=frozenset({"exceeded_current_quota_error"})),
+    ErrorRule("upstream_no_funds", statuses=_ABOUT_US, text="insufficient balance"),
+    ErrorRule("upstream_no_funds", statuses=_ABOUT_US, text="balance is insufficient"),
+    ErrorRule("upstream_no_funds", statuses=_ABOUT_US, text="account is in arrears"),
     ErrorRule("upstream_rate_limited", marks=frozenset({"rate_limit_exceeded", "rate_limit_error", "429"})),
+    ErrorRule("upstream_rate_limited", marks=frozenset({"rate_limit_reached_error"})),
     ErrorRule("upstream_auth", marks=frozenset({"invalid_api_key", "authentication_error", "401", "403"})),
     ErrorRule("upstream_overloaded", marks=frozenset({"overloaded_error", "engine_overloaded_error", "503", "529"})),
+    ErrorRule("upstream_model", marks=frozenset({"model_not_found"})),
 )
 # Under a 200 the status says nothing; these marks say that it is the request that is wrong.
 REQUEST_MARKS = frozenset({"invalid_request_error", "invalid_parameter_error", "content_filter", "400", "422"})
+
+_MARKS = ("code", "type", "status_code", "error_code", "http_code", "Code")
+_MESSAGES = ("message", "status_msg", "error_msg", "msg", "detail", "Message")
+
+_BY_STATUS = {
+    400: "invalid_parameter",
+    401: "upstream_auth",
+    402: "upstream_no_funds",
+    403: "upstream_auth",
+    404: "upstream_model",
+    408: "upstream_timeout",
+    413: "invalid_parameter",
+    422: "invalid_parameter",
+    429: "upstream_rate_limited",
+    503: "upstream_overloaded",
+    529: "upstream_overloaded",
+}
+_STATUSES = frozenset(map(str, _BY_STATUS))
 
 _SECRET = re.compile(r"(?:sk|ak|tp|bce-v3)[-/][\w\-./]{4,}|(?i:bearer)\s+\S+", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -42,11 +66,24 @@ _LEAVES: dict[str, tuple[type[errors.UpstreamError], str]] = {
 }
 
 
+def read_error_body(body: bytes) -> Any:
+    """Return what the body of an error holds: a document, one in the clothes of a stream (Qwen), or a text."""
+    found = read_json(body)
+    if found is not None:
+        return found
+    lines = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
+    for line in lines:
+        if (found := read_json(line)) is not None:
+            return found
+    text = body.decode("utf-8", "replace").strip()
+    return text if text and not text.startswith("<") else None  # a page of whatever stands before the provider
+
+
 def read_refusal(
     status: int, payload: Any, dialect: Dialect, *, secret: str, retry_after_ns: int | None = None
 ) -> errors.UpstreamError:
     """Return the error for the client. `payload` is the parsed body, or None; `secret` is taken out of any message."""
-    marks, message = _marks_and_message(payload)
+    marks, message = _marks_and_message(payload, dialect)
     code = _code(status, marks, message.casefold(), dialect)
     if code == "invalid_parameter":
         return errors.UpstreamRefused(_clean(message, secret) or "The model's provider refused the request.")
@@ -64,42 +101,50 @@ def _code(status: int, marks: set[str], text: str, dialect: Dialect) -> str:
             and (not rule.text or rule.text in text)
         ):
             return rule.code
-    if status in (400, 413, 422) or (status == 200 and REQUEST_MARKS & marks):
-        return "invalid_parameter"
-    by_status = {
-        401: "upstream_auth",
-        402: "upstream_no_funds",
-        403: "upstream_auth",
-        404: "upstream_model",
-        408: "upstream_timeout",
-        429: "upstream_rate_limited",
-        503: "upstream_overloaded",
-        529: "upstream_overloaded",
-    }
-    return by_status.get(status, "upstream_broken")
+    if status == 200:
+        if REQUEST_MARKS & marks:
+            return "invalid_parameter"
+        told = (_BY_STATUS[int(mark)] for mark in sorted(marks) if mark in _STATUSES)
+        return next(told, "upstream_broken")
+    return _BY_STATUS.get(status, "upstream_broken")
 
 
-def _marks_and_message(payload: Any) -> tuple[set[str], str]:
+def _marks_and_message(payload: Any, dialect: Dialect) -> tuple[set[str], str]:
     """Collect every `code` and `type` that stands where providers put them, and the first message."""
-    places = [payload]
-    if isinstance(payload, dict):
-        places += [payload.get("error"), payload.get("base_resp")]
     marks: set[str] = set()
     message = ""
-    for place in places:
+    for place in _places(payload, dialect):
         if isinstance(place, str):
             message = message or place
         if not isinstance(place, dict):
             continue
-        for name in ("code", "type", "status_code", "error_code"):
-            value = place.get(name)
-            if isinstance(value, str | int) and not isinstance(value, bool):
-                marks.add(str(value))
-        for name in ("message", "status_msg", "error_msg", "detail"):
+        for name in _MARKS:
+            _mark(place.get(name), marks)
+        for name in _MESSAGES:
             value = place.get(name)
             if isinstance(value, str) and not message:
                 message = value
+    for failure in dialect.failure:
+        _mark(find(payload, failure.path), marks)
     return marks, message
+
+
+def _mark(value: Any, marks: set[str]) -> None:
+    """Note a mark; of one with dots, which go from the general to the special, its beginnings too."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        text = str(value)
+        marks.add(text)
+        while "." in text:
+            text = text.rpartition(".")[0]
+            marks.add(text)
+
+
+def _places(payload: Any, dialect: Dialect) -> list[Any]:
+    """Return the objects that an error may be described in, the likeliest last word first."""
+    if not isinstance(payload, dict):
+        return [payload]
+    own = [find(payload, failure.path[:-1]) for failure in dialect.failure]
+    return [payload, payload.get("error"), payload.get("base_resp"), find(payload, ("Response", "Error")), *own]
 
 
 def _clean(message: str, secret: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.parameters import check_parameters, refuse_price_changes
+from nexus_proxy.core.parameters import check_parameters, refuse_barred, refuse_price_changes
 from nexus_proxy.errors import InvalidJson, InvalidParameter
 
 TEMPERATURE_DEFAULT = 0.7
@@ -80,24 +80,30 @@ def parse_chat(raw: bytes) -> ChatRequest:
 
 def prepare(request: ChatRequest, model: Model) -> Outgoing:
     """Write the body for the provider and bound its tokens. InvalidJson, InvalidParameter, UnsupportedParameter."""
+    dialect = model.dialect
     refuse_price_changes(request.body, model.allowed_parameters)
+    if dialect.barred_parameters:
+        refuse_barred(request.body, dialect.barred_parameters, model.allowed_parameters)
     body = {**request.body, "model": model.upstream}
     limit = _set_limit(body, request.output_limit, model)
     if model.send_temperature and "temperature" not in body:
         body["temperature"] = TEMPERATURE_DEFAULT
-    inject = request.stream and model.dialect.ask_usage and not request.include_usage
+    inject = request.stream and dialect.ask_usage and not request.include_usage
     if inject:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     prompt = _measure(body["messages"])
+    thinking = 0 if model.limit_covers_thinking else _thinking_bound(body, model)
     try:
-        data = orjson.dumps(body)
         # Providers write these into the prompt in a notation of their own, which may be longer than ours.
         again = sum(len(orjson.dumps(body[name])) for name in ("tools", "functions", "response_format") if name in body)
+        for ours, theirs in dialect.renamed_parameters:
+            if ours in body:
+                body[theirs] = body.pop(ours)
+        data = orjson.dumps(body)
     except orjson.JSONEncodeError:  # it writes 254 levels and reads 1,024
         raise InvalidJson("The body is nested too deep.") from None
     bounded = prompt.others == 0 and _FILE_REFERENCE not in data
     size = len(data) - prompt.payload_bytes + again + prompt.images * model.media_tokens + model.template_tokens
-    thinking = 0 if model.limit_covers_thinking else body.get("thinking_budget", model.thinking_max)
     return Outgoing(
         body=data,
         stream=request.stream,
@@ -121,6 +127,13 @@ def _set_limit(body: dict[str, Any], limit: int | None, model: Model) -> int:
         body.pop(given, None)
     body[model.limit_parameter] = limit
     return limit
+
+
+def _thinking_bound(body: dict[str, Any], model: Model) -> int:
+    """Return the most tokens of thinking beside the limit. A budget counts only where it is known to be heeded."""
+    name = model.dialect.budget_parameter
+    budget = body.get(name) if name else None
+    return budget if type(budget) is int and budget >= 0 else model.thinking_max
 
 
 @dataclass(slots=True)

@@ -19,6 +19,29 @@ EVENT_BYTES_MAX = 1 << 20  # a longer event passes unparsed
 class SseTap(Answer):
     """Reads a stream of events. See `tap.Tap` for what its members promise."""
 
+    __slots__ = (
+        "_block",
+        "_boundary",
+        "_data",
+        "_drop",
+        "_dropped_last",
+        "_ended",
+        "_first",
+        "_kept",
+        "_kept_size",
+        "_long",
+        "_name",
+        "_opening",
+        "_released",
+        "_sent",
+        "_size",
+        "_splitter",
+        "_tail",
+        "_whole",
+        "done",
+        "refusal",
+    )
+
     streams = True
 
     def __init__(self, dialect: Dialect, *, drop_usage_event: bool) -> None:
@@ -269,15 +292,14 @@ class SseTap(Answer):
             if self._name != b"error":
                 return False
             found = {"error": {"message": payload.decode("utf-8", "replace").strip()}}
-        if self._name == b"error" or is_error(found):
+        if self._name == b"error" or is_error(found, self._dialect):
             self.error = found
             if self._opening:  # though a keep-alive may be out: what it says is not for the client as it stands
                 self.refusal = found
                 return True
             self.read(found)
             return False
-        self.read(found)
-        return self._drop and found.get("choices") == [] and isinstance(found.get("usage"), dict)
+        return self.read(found) and self._drop and found.get("choices") == []
 
     def _terminate(self, lines: list[bytes], out: list[bytes]) -> None:
         """The line that ends the answer has begun: from here on everything waits."""

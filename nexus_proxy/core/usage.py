@@ -1,15 +1,19 @@
 """The token counts of one answer, and how to read them off a provider's usage object.
 
 Strategy: a usage object is real only if it counts prompt tokens (placeholders do not); the last real one wins and
-usages are never summed. Cached and cache-written tokens are inside the prompt count, reasoning tokens inside the
-completion count. Counts that cannot be are clamped and flagged, so no answer can ever credit anybody. The names are
-those of OpenAI, DeepSeek, Moonshot and Qwen; no two of them contradict each other, so one table reads them all.
+usages are never summed, but for those of the choices of one answer, which count each choice by itself. Cached and
+cache-written tokens are inside the prompt count, reasoning tokens inside the completion count. Counts that cannot be
+are clamped and flagged, so no answer can ever credit anybody. The common names are those of OpenAI, DeepSeek, Moonshot
+and Qwen; no two of them contradict each other, so one table reads them all. What else there is, the dialect names.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 COUNT_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
+
+Path = tuple[str, ...]  # the keys that lead from an object to a value within it
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,43 +28,80 @@ class Usage:
     flagged: bool = False
 
 
-# (object within usage or "", key); the first that is present wins
-_PROMPT = (("", "prompt_tokens"), ("", "input_tokens"))
-_COMPLETION = (("", "completion_tokens"), ("", "output_tokens"))
-_CACHED = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("", "prompt_cache_hit_tokens"),
-    ("", "cached_tokens"),
-    ("input_tokens_details", "cached_tokens"),
-)
-_CACHE_WRITE = (
-    ("prompt_tokens_details", "cache_creation_input_tokens"),
-    ("prompt_tokens_details", "cache_write_tokens"),
-    ("input_tokens_details", "cache_write_tokens"),
-)
-_REASONING = (
-    ("completion_tokens_details", "reasoning_tokens"),
-    ("output_tokens_details", "reasoning_tokens"),
-)
+@dataclass(frozen=True, slots=True)
+class UsageShape:
+    """Where a dialect puts its usage beside the event's `usage`, and its names beside the common ones.
+
+    Names are tried before the common ones, the first that is present wins; places before the event's `usage`.
+    """
+
+    in_choice: bool = False  # usage may sit in `choices[i].usage` (Moonshot)
+    at: tuple[Path, ...] = ()  # of a usage object, from the event's top
+    prompt: tuple[Path, ...] = ()  # this and the rest: of a count, within the usage object
+    completion: tuple[Path, ...] = ()
+    cached: tuple[Path, ...] = ()
+    cache_write: tuple[Path, ...] = ()
+    reasoning: tuple[Path, ...] = ()
+    total: tuple[Path, ...] = ()
+    renames: bool = field(init=False, repr=False)  # it has names of its own
+
+    def __post_init__(self) -> None:
+        names = (self.prompt, self.completion, self.cached, self.cache_write, self.reasoning, self.total)
+        object.__setattr__(self, "renames", any(names))
 
 
-def read_usage(found: Any, in_choice: Any = None) -> Usage | None:
+COMMON_SHAPE = UsageShape()
+
+
+def find(found: Any, path: Path) -> Any:
+    """Return what a path leads to, or None."""
+    for key in path:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(key)
+    return found
+
+
+def read_usage(found: Any, in_choice: Any = None, shape: UsageShape = COMMON_SHAPE) -> Usage | None:
     """Return the counts of a provider's usage object, or None if it is not real. Never raises.
 
     Real is an object whose prompt count is a whole number above 0 and whose completion count, if it has one, is a
     whole number too. `in_choice` is the usage of the same event's choice: it stands in where `found` is not real,
     and may know the cached tokens that `found` does not name.
     """
-    if not isinstance(found, dict):
-        return None if in_choice is None else read_usage(in_choice)
-    prompt = _count(_first(found, _PROMPT))
-    completion, flagged = _completion(found, prompt)
-    if not prompt or completion is None:
-        return None if in_choice is None else read_usage(in_choice)
-    hit = _first(found, _CACHED)
-    if hit is None and isinstance(in_choice, dict):
-        hit = _first(in_choice, _CACHED)
-    return _clamped(prompt, completion, hit, _first(found, _CACHE_WRITE), _first(found, _REASONING), flagged)
+    counts = _counts(found, shape) if isinstance(found, dict) else None
+    if counts is None:
+        return None if in_choice is None else read_usage(in_choice, None, shape)
+    prompt, completion, cached, cache_write, reasoning, total = counts
+    if cached is None and isinstance(in_choice, dict):
+        cached = _cached(in_choice, shape)
+    flagged = False
+    if completion is None:
+        completion, flagged = (0, True) if total is None or total < prompt else (total - prompt, False)
+    elif total is not None and total != prompt + completion:
+        flagged = True
+        if reasoning is not None and total - prompt - completion == _count(reasoning):
+            completion = total - prompt  # the thinking was counted beside the completion, and the total says so
+    if cached is None and cache_write is None and reasoning is None:
+        return Usage(prompt, completion, flagged=flagged)
+    return _clamped(prompt, completion, cached, cache_write, reasoning, flagged)
+
+
+def over_choices(usages: Iterable[Usage]) -> Usage:
+    """Return what choices that were counted each by itself come to: they share one prompt. At least one is given."""
+    total = Usage(0, 0)
+    for usage in usages:
+        total = Usage(
+            max(total.prompt, usage.prompt),
+            total.completion + usage.completion,
+            max(total.cached, usage.cached),
+            max(total.cache_write, usage.cache_write),
+            total.reasoning + usage.reasoning,
+            total.flagged or usage.flagged,
+        )
+    return _clamped(
+        total.prompt, total.completion, total.cached, total.cache_write, total.reasoning, flagged=total.flagged
+    )
 
 
 def with_thinking(usage: Usage) -> Usage:
@@ -94,17 +135,6 @@ def later_usage(before: Usage | None, now: Usage) -> Usage:
     )
 
 
-def _completion(found: dict[str, Any], prompt: int | None) -> tuple[int | None, bool]:
-    """Return the completion count and whether it had to be guessed; None if what is there is no count."""
-    value = _first(found, _COMPLETION)
-    if value is not None:
-        return _count(value), False
-    total = _count(found.get("total_tokens"))
-    if total is None or prompt is None or total < prompt:
-        return 0, True
-    return total - prompt, False
-
-
 def _clamped(prompt: int, completion: int, cached: Any, cache_write: Any, reasoning: Any, flagged: bool) -> Usage:
     hit, wrong_hit = _within(cached, prompt)
     write, wrong_write = _within(cache_write, prompt - hit)
@@ -122,10 +152,50 @@ def _within(value: Any, room: int) -> tuple[int, bool]:
     return (room, True) if count > room else (count, False)
 
 
-def _first(found: dict[str, Any], places: tuple[tuple[str, str], ...]) -> Any:
-    for inside, key in places:
-        holder = found.get(inside) if inside else found
-        if isinstance(holder, dict) and (value := holder.get(key)) is not None:
+def _counts(found: dict[str, Any], shape: UsageShape) -> tuple[int, int | None, Any, Any, Any, int | None] | None:
+    """Return prompt, completion, cached, cache-written, reasoning and total of a real usage object, or None."""
+    own = shape.renames
+    prompt = _own(found, shape.prompt) if own else None
+    if prompt is None and (prompt := found.get("prompt_tokens")) is None:
+        prompt = found.get("input_tokens")
+    if type(prompt) is not int or not 0 < prompt <= COUNT_MAX:  # a bool is no count: its type is not int
+        return None
+    completion = _own(found, shape.completion) if own else None
+    if completion is None and (completion := found.get("completion_tokens")) is None:
+        completion = found.get("output_tokens")
+    if completion is not None and (type(completion) is not int or not 0 <= completion <= COUNT_MAX):
+        return None
+    write = _own(found, shape.cache_write) if own else None
+    details = found.get("prompt_tokens_details")
+    if write is None and isinstance(details, dict) and (write := details.get("cache_creation_input_tokens")) is None:
+        write = details.get("cache_write_tokens")
+    if write is None and isinstance(details := found.get("input_tokens_details"), dict):
+        write = details.get("cache_write_tokens")
+    reasoning = _own(found, shape.reasoning) if own else None
+    if reasoning is None and isinstance(details := found.get("completion_tokens_details"), dict):
+        reasoning = details.get("reasoning_tokens")
+    if reasoning is None and isinstance(details := found.get("output_tokens_details"), dict):
+        reasoning = details.get("reasoning_tokens")
+    total = _own(found, shape.total) if own else None
+    if total is None:
+        total = found.get("total_tokens")
+    return prompt, completion, _cached(found, shape), write, reasoning, _count(total)
+
+
+def _cached(found: dict[str, Any], shape: UsageShape) -> Any:
+    cached = _own(found, shape.cached) if shape.renames else None
+    if cached is None and isinstance(details := found.get("prompt_tokens_details"), dict):
+        cached = details.get("cached_tokens")
+    if cached is None and (cached := found.get("prompt_cache_hit_tokens")) is None:
+        cached = found.get("cached_tokens")
+    if cached is None and isinstance(details := found.get("input_tokens_details"), dict):
+        cached = details.get("cached_tokens")
+    return cached
+
+
+def _own(found: dict[str, Any], paths: tuple[Path, ...]) -> Any:
+    for path in paths:
+        if (value := find(found, path)) is not None:
             return value
     return None
 

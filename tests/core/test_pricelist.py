@@ -130,3 +130,52 @@ def test_a_list_that_is_no_complete_price_is_refused(listed: dict[str, Any], wha
 def test_the_kinds_are_in_the_order_of_the_rates() -> None:
     listed = {kind: str(n) for n, kind in enumerate(KINDS, 1)}
     assert build(listed)[0].peak.tiers[0].rates == Rates(*[n * 10**6 for n in range(1, 6)])
+
+
+def tier_ends(*ends: tuple[int | None, int | None]) -> list[dict[str, Any]]:
+    return [
+        {"input": "1", "output": "1"} | {k: v for k, v in (("input_max", i), ("output_max", o)) if v is not None}
+        for i, o in ends
+    ]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(32, 2), (32, None), (128, None), (None, None)],
+        [(32, 2), (32, 9), (128, 2), (128, None), (None, 2), (None, None)],
+        [(None, 2), (None, None)],
+    ],
+)
+def test_tiers_by_output_stand_within_those_by_input(ends: list[tuple[int | None, int | None]]) -> None:
+    tariff, _ = build({"input": "1", "output": "1", "tiers": tier_ends(*ends)})
+    assert [(tier.input_max, tier.output_max) for tier in tariff.peak.tiers] == ends
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(32, None), (32, 2), (None, None)],  # the second would never be looked at
+        [(32, 2), (32, 2), (None, None)],
+        [(128, 2), (32, None), (None, None)],
+        [(32, None), (None, 2)],  # nothing prices a long output
+    ],
+)
+def test_tiers_that_hide_or_miss_one_are_refused(ends: list[tuple[int | None, int | None]]) -> None:
+    with pytest.raises(ValueError, match=r"last tier|rising order"):
+        build({"input": "1", "output": "1", "tiers": tier_ends(*ends)})
+
+
+def test_each_tier_fills_its_own_gaps() -> None:
+    listed = {
+        **{"input": "0.8", "cached_input": "0.16", "cache_write": "1", "output": "2", "thinking": "4"},
+        "tiers": [
+            {"input_max": 32, "output_max": 2, "input": "0.8", "output": "2"},
+            {"input_max": 32, "input": "0.8", "output": "8", "thinking": "8"},
+            {"input": "2.4", "cached_input": "0.16"},
+        ],
+    }
+    short, long, rest = build(listed)[0].peak.tiers
+    assert short.rates == Rates(800_000, 160_000, 1_000_000, 2_000_000, 4_000_000)
+    assert long.rates == Rates(800_000, 160_000, 1_000_000, 8_000_000, 8_000_000)
+    assert rest.rates == Rates(2_400_000, 160_000, 3_000_000, 6_000_000, 12_000_000)

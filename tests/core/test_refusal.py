@@ -10,16 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.refusal import COMMON_RULES, MESSAGE_CHARS_MAX, read_refusal
+from nexus_proxy.core.dialect import Dialect, ErrorRule, Failure
+from nexus_proxy.core.refusal import COMMON_RULES, MESSAGE_CHARS_MAX, read_error_body, read_refusal
 
 DIALECTS = load_catalogue().dialects
 SECRET = "9f8e7d6c5b4a.provider"
 FUNDS, RATE, AUTH, BUSY = "upstream_no_funds", "upstream_rate_limited", "upstream_auth", "upstream_overloaded"
-BAD, BROKEN, MODEL = "invalid_parameter", "upstream_broken", "upstream_model"
+BAD, BROKEN, MODEL, LATE = "invalid_parameter", "upstream_broken", "upstream_model", "upstream_timeout"
 
 
 def err(message: str = "m", **more: Any) -> dict[str, Any]:
     return {"error": {"message": message, **more}}
+
+
+def base(code: int, message: str = "m") -> dict[str, Any]:
+    return {"choices": None, "base_resp": {"status_code": code, "status_msg": message}}
+
+
+def native(code: str) -> dict[str, Any]:
+    return {"Response": {"Error": {"Code": code, "Message": "m"}, "RequestId": "r"}}
+
+
+def minimax(kind: str, message: str, status: int) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message, "http_code": str(status)}, "request_id": "r"}
 
 
 ODD: list[Any] = [[], "text", 7, {"error": []}, {"error": None}, {"code": []}]
@@ -53,6 +66,108 @@ DISGUISES: list[tuple[str, int, Any, str]] = [
     ("moonshot", 401, err("wrong", type="incorrect_api_key_error"), AUTH),
     ("moonshot", 200, err("wrong", type="incorrect_api_key_error"), AUTH),
     ("moonshot", 400, err("risk", type="content_filter"), BAD),
+    ("qwen", 429, {"code": "Throttling.RateQuota", "message": "m", "request_id": "r"}, RATE),
+    ("qwen", 429, err("Allocated quota exceeded, please increase it", code="insufficient_quota"), RATE),
+    ("qwen", 429, err("You exceeded your current quota", code="insufficient_quota"), FUNDS),
+    ("qwen", 200, {"code": "Throttling.AllocationQuota", "message": "m"}, RATE),
+    ("qwen", 401, {"code": "InvalidApiKey", "message": "m"}, AUTH),
+    ("qwen", 200, {"code": "InvalidApiKey", "message": "m"}, AUTH),
+    ("qwen", 400, {"code": "DataInspectionFailed", "message": "m"}, BAD),
+    ("qwen", 200, {"code": "InvalidParameter.DataInspection", "message": "m"}, BAD),
+    ("moonshot", 200, err("no", type="resource_not_found_error"), MODEL),
+    # Zhipu and Z.ai: numbers as texts, and statuses of their own
+    *(("zhipu", 429, err(code=code), FUNDS) for code in ("1113", "1304", "1308", "1309", "1310")),
+    *(("zhipu", 429, err(code=code), RATE) for code in ("1302", "1303", "1305", "1313")),
+    *(("zhipu", 500, err(code=code), BUSY) for code in ("1234", "1312", "1120")),
+    ("zhipu", 200, err(code="1113"), FUNDS),
+    ("zhipu", 200, err(code=1302), RATE),
+    ("zhipu", 200, {"code": "1113", "message": "m"}, FUNDS),
+    ("zhipu", 401, err(code="1002"), AUTH),
+    ("zhipu", 200, {"code": 401, "msg": "m", "success": False}, AUTH),
+    ("zhipu", 434, err(), AUTH),
+    ("zhipu", 435, err(), BAD),
+    ("zhipu", 400, err(code="1211"), MODEL),
+    ("zhipu", 400, err(code="1301"), BAD),
+    ("zhipu", 429, err(code="1311"), MODEL),
+    # MiniMax: base_resp under a 200, and its newer shape
+    ("minimax", 200, base(1008, "insufficient balance"), FUNDS),
+    ("minimax", 402, minimax("insufficient_balance_error", "insufficient balance (1008)", 402), FUNDS),
+    ("minimax", 200, minimax("insufficient_balance_error", "insufficient balance (1008)", 402), FUNDS),
+    ("minimax", 200, minimax("x", "no (1008)", 402), FUNDS),
+    *(("minimax", 200, base(code), RATE) for code in (1002, 1039, 1041, 2056)),
+    ("minimax", 200, minimax("x", "slow down (1002)", 429), RATE),
+    *(("minimax", 200, base(code), AUTH) for code in (1004, 2049)),
+    *(("minimax", 200, base(code), BAD) for code in (1026, 1027, 2013)),
+    ("minimax", 200, base(2061), MODEL),
+    ("minimax", 500, minimax("x", "not in your plan (2061)", 500), MODEL),
+    ("minimax", 200, base(1001), LATE),
+    ("minimax", 200, base(1033), BROKEN),
+    ("minimax", 529, minimax("overloaded_error", "m", 529), BUSY),
+    ("minimax", 200, minimax("x", "m", 529), BUSY),
+    # Doubao
+    ("doubao", 403, err(code="AccountOverdueError", type="Forbidden"), FUNDS),
+    ("doubao", 400, err(code="AccountOverdueError", type="BadRequest"), FUNDS),
+    ("doubao", 200, err(code="AccountOverdueError"), FUNDS),
+    ("doubao", 403, err(code="OperationDenied.ServiceOverdue"), FUNDS),
+    ("doubao", 429, err(code="SetLimitExceeded"), FUNDS),
+    ("doubao", 429, err(code="RateLimitExceeded.EndpointRPMExceeded", type="TooManyRequests"), RATE),
+    ("doubao", 200, err(code="RateLimitExceeded.EndpointTPMExceeded"), RATE),
+    ("doubao", 200, err(code="RequestBurstTooFast"), RATE),
+    ("doubao", 429, err(code="ServerOverloaded"), BUSY),
+    ("doubao", 401, err(code="AuthenticationError", type="Unauthorized"), AUTH),
+    ("doubao", 200, err(code="AuthenticationError"), AUTH),
+    ("doubao", 403, err(code="AccessDenied"), AUTH),
+    ("doubao", 404, err(code="ModelNotOpen"), MODEL),
+    ("doubao", 404, err(code="InvalidEndpointOrModel.NotFound"), MODEL),
+    ("doubao", 400, err(code="SensitiveContentDetected.Violence"), BAD),
+    ("doubao", 200, err(code="InvalidParameter"), BAD),
+    # Tencent's own API
+    ("hunyuan", 200, native("FailedOperation.ResourcePackExhausted"), FUNDS),
+    ("hunyuan", 200, native("ResourceUnavailable.InArrears"), FUNDS),
+    ("hunyuan", 200, native("RequestLimitExceeded"), RATE),
+    ("hunyuan", 200, native("LimitExceeded.Concurrency"), RATE),
+    ("hunyuan", 200, native("AuthFailure.SignatureFailure"), AUTH),
+    ("hunyuan", 200, native("InvalidParameterValue.Model"), BAD),
+    ("hunyuan", 200, native("InternalError"), BROKEN),
+    # Qianfan
+    *(("qianfan", 200, {"error_code": code, "error_msg": "m"}, RATE) for code in (4, 17, 18, 336501)),
+    ("qianfan", 200, {"error_code": 19, "error_msg": "m"}, FUNDS),
+    ("qianfan", 200, {"error_code": 110, "error_msg": "m"}, AUTH),
+    ("qianfan", 200, {"error_code": 336100, "error_msg": "m"}, BUSY),
+    ("qianfan", 200, {"error_code": 336003, "error_msg": "m"}, BAD),
+    ("qianfan", 429, err(code="rpm_rate_limit_exceeded"), RATE),
+    ("qianfan", 401, err(code="invalid_iam_token", type="invalid_request_error"), AUTH),
+    ("qianfan", 400, err(code="malformed_json", type="invalid_request_error"), BAD),
+    # StepFun, Yi, Baichuan, MiMo
+    ("stepfun", 451, err(type="censorship_blocked"), BAD),
+    ("yi", 529, err(), BUSY),
+    *((name, 402, err(), FUNDS) for name in ("stepfun", "yi", "baichuan", "mimo")),
+    *((name, 429, err(), RATE) for name in ("stepfun", "yi", "baichuan", "mimo", "hunyuan", "siliconflow")),
+    # SiliconFlow: four kinds of body
+    ("siliconflow", 403, {"code": 30001, "message": "Sorry", "data": None}, FUNDS),
+    ("siliconflow", 403, {"code": 5, "message": "Your account balance is insufficient"}, FUNDS),
+    ("siliconflow", 503, {"code": 20015, "message": "System is really busy"}, RATE),
+    ("siliconflow", 200, {"code": 20015, "message": "System is really busy"}, RATE),
+    ("siliconflow", 500, "System is really busy. Please try again later.", RATE),
+    ("siliconflow", 400, {"code": 20015, "message": "The parameter is invalid"}, BAD),
+    ("siliconflow", 503, {"code": 50505, "message": "Model service overloaded"}, BUSY),
+    ("siliconflow", 400, {"code": 20012, "message": "Model does not exist"}, MODEL),
+    ("siliconflow", 422, {"detail": "unprocessable"}, BAD),
+    ("siliconflow", 401, "Invalid token", AUTH),
+    # Spark
+    ("spark", 200, {"code": 11200, "message": "m", "sid": "s"}, FUNDS),
+    ("spark", 200, err("m (sid: s)", type="api_error", param=None, code="11200"), FUNDS),
+    *(("spark", 200, {"code": code, "message": "m"}, RATE) for code in (10007, 11201, 11202, 11203)),
+    ("spark", 200, {"code": 10013, "message": "m"}, BAD),
+    ("spark", 200, {"code": 10110, "message": "m"}, BUSY),
+    ("spark", 200, {"code": 10016, "message": "m"}, AUTH),
+    ("spark", 200, {"code": 10012, "message": "m"}, BROKEN),
+    # what holds for all
+    *((name, 200, err(code="model_not_found", type="invalid_request_error"), MODEL) for name in DIALECTS),
+    *((name, 401, err(), AUTH) for name in DIALECTS),
+    *((name, 400, err(), BAD) for name in DIALECTS),
+    *((name, 503, err(), BUSY) for name in DIALECTS),
+    *((name, 200, err(code=402), FUNDS) for name in DIALECTS),
     # any OpenAI-compatible server, and what such servers forward from others
     ("openai", 429, err("quota", type="insufficient_quota", code="insufficient_quota"), FUNDS),
     ("openai", 429, err("billing", code="billing_not_active"), FUNDS),
@@ -101,6 +216,56 @@ def test_every_rule_of_the_catalogue_names_a_code_that_there_is(dialect: str) ->
                 assert read_refusal(status, payload, DIALECTS[dialect], secret="").code
 
 
+def test_every_class_of_error_is_told_apart_in_every_dialect() -> None:
+    by_status = {FUNDS: 402, RATE: 429, AUTH: 401, BAD: 400, BUSY: 503, MODEL: 404}
+    for name, dialect in DIALECTS.items():
+        for code, status in by_status.items():
+            assert read_refusal(status, err(), dialect, secret="").code == code, name
+
+
+def test_a_mark_with_dots_counts_from_its_beginning_only() -> None:
+    for code, expected in (("RateLimitExceeded.A.B", RATE), ("A.RateLimitExceeded", BROKEN), ("RateLimit", BROKEN)):
+        assert read_refusal(200, err(code=code), DIALECTS["doubao"], secret="").code == expected
+
+
+def test_what_a_failure_of_the_dialects_own_says_is_a_mark_and_its_message_stands_beside_it() -> None:
+    rules = (ErrorRule(FUNDS, marks=frozenset({"broke"})), ErrorRule(BAD, statuses=frozenset({200}), text="too odd"))
+    own = Dialect("own", ask_usage=False, failure=(Failure(("result", "state")),), errors=rules)
+    assert read_refusal(200, {"result": {"state": "broke"}}, own, secret="").code == FUNDS
+    odd = read_refusal(200, {"result": {"state": "no", "message": "That is Too Odd."}}, own, secret="")
+    assert (odd.code, odd.message) == (BAD, "That is Too Odd.")
+    silent: list[Any] = [{"result": {"state": {}}}, {"result": 5}, {"result": {"state": True}}, None, [], "x"]
+    for payload in silent:
+        assert read_refusal(200, payload, own, secret="").code == BROKEN
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b'{"error":{"code":"Arrearage"}}', {"error": {"code": "Arrearage"}}),
+        (b'  \n{"code":1}', {"code": 1}),
+        (b'data: {"error":{"code":"Arrearage"}}\n\n', {"error": {"code": "Arrearage"}}),
+        (b'id:1\nevent:error\n:HTTP_STATUS/400\ndata:{"code":"Arrearage","message":"m"}\n\n',
+         {"code": "Arrearage", "message": "m"}),
+        (b"data: x\r\ndata:{}\r\n", {}),
+        (b'"System is really busy"', "System is really busy"),
+        (b"System is really busy\n", "System is really busy"),
+        (b"<html><body>nginx</body></html>", None),
+        (b"", None),
+        (b" \n", None),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+    ],
+)  # fmt: skip
+def test_the_body_of_an_error_is_read_in_whatever_clothes(body: bytes, found: Any) -> None:
+    assert read_error_body(body) == found
+
+
+@given(st.binary(max_size=60) | st.lists(st.sampled_from([b"data:", b"{}", b"\n", b'"', b"<", b"["])).map(b"".join))
+def test_any_body_is_read(body: bytes) -> None:
+    found = read_error_body(body)
+    assert read_refusal(429, found, DIALECTS["openai"], secret="").code == RATE
+
+
 HIDDEN = ["sk-abcdef123456", "ak-abcdef", "tp-abcdef", "bce-v3/ALTAK-abc/def", "Bearer abc.def", "bearer  x/y", SECRET]
 
 
@@ -117,7 +282,7 @@ def marked(payload: Any) -> Any:
     """Return the payload with a word at the end of every message."""
     if not isinstance(payload, dict):
         return payload
-    names = ("message", "status_msg", "detail")
+    names = ("message", "status_msg", "error_msg", "msg", "detail", "Message")
     return {k: f"{v} canary" if k in names else marked(v) for k, v in payload.items()}
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.pricing import Price, Tariff
@@ -364,7 +365,8 @@ def test_the_default_limit_is_at_most_what_the_model_writes() -> None:
 
 @pytest.mark.parametrize("covers", [True, False])
 def test_e19_the_output_bound_covers_every_choice_and_its_thinking(covers: bool) -> None:
-    model = replace(MODEL, limit_covers_thinking=covers, thinking_max=32_000)
+    heeds = Dialect("qwen", ask_usage=False, budget_parameter="thinking_budget")
+    model = replace(MODEL, dialect=heeds, limit_covers_thinking=covers, thinking_max=32_000)
     assert send(model, n=3, max_tokens=10)[0].output_bound == 3 * (10 if covers else 32_010)
     outgoing, body = send(model, n=3, max_tokens=10, thinking_budget=500)
     assert outgoing.output_bound == 3 * (10 if covers else 510)
@@ -374,6 +376,71 @@ def test_e19_the_output_bound_covers_every_choice_and_its_thinking(covers: bool)
 @pytest.mark.parametrize("value", [-1, True, "5", 1.5])
 def test_e19_a_thinking_budget_is_a_count(value: Any) -> None:
     assert refused(InvalidParameter, thinking_budget=value) == "thinking_budget"
+
+
+@pytest.mark.parametrize("heeded", ["", "thinking_budget", "think_at_most"])
+def test_e19_a_budget_bounds_the_thinking_only_where_the_provider_is_known_to_heed_it(heeded: str) -> None:
+    dialect = Dialect("own", ask_usage=False, budget_parameter=heeded)
+    model = replace(MODEL, dialect=dialect, limit_covers_thinking=False, thinking_max=900)
+    for name in ("thinking_budget", "think_at_most"):
+        assert send(model, max_tokens=10, **{name: 0})[0].output_bound == (10 if name == heeded else 910)
+        assert send(model, max_tokens=10, **{name: 5000})[0].output_bound == (5010 if name == heeded else 910)
+    oddities: list[Any] = [-1, True, "0", 0.5, [], {}]
+    for odd in oddities:
+        assert send(model, max_tokens=10, think_at_most=odd)[0].output_bound == 910
+
+
+# --- what a dialect refuses and renames -----------------------------------------------------------------------------
+
+PICKY = replace(
+    MODEL,
+    dialect=Dialect(
+        "picky",
+        ask_usage=False,
+        refused_parameters=frozenset({"enable_magic", "Deep"}),
+        renamed_parameters=(("seed", "random_seed"), ("n", "candidates"), ("tools", "abilities")),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["enable_magic", "Enable_Magic", "deep", "Deep", "random_seed", "Candidates", "abilities"]
+)
+@pytest.mark.parametrize("value", [True, False, 0, [], "x"])
+def test_what_a_dialect_refuses_is_answered_by_us_in_whatever_letters(name: str, value: Any) -> None:
+    assert refused(UnsupportedParameter, PICKY, **{name: value}) == name
+    assert send(MODEL, **{name: value})[1][name] == value
+
+
+def test_null_is_not_refused_and_a_models_entry_may_allow_it() -> None:
+    assert "enable_magic" not in send(PICKY, enable_magic=None)[1]
+    allowing = replace(PICKY, allowed_parameters=frozenset({"enable_magic"}))
+    assert send(allowing, enable_magic=1)[1]["enable_magic"] == 1
+
+
+def test_what_a_dialect_renames_is_checked_and_bounded_under_our_name() -> None:
+    tools = [{"type": "function", "function": {"name": "look", "description": "d" * 500}}]
+    (outgoing, body), (plain, _) = (send(to, seed=7, n=3, max_tokens=10, tools=tools) for to in (PICKY, MODEL))
+    assert (body["random_seed"], body["candidates"], body["abilities"]) == (7, 3, tools)
+    assert not {"seed", "n", "tools"} & body.keys()
+    assert outgoing.output_bound == plain.output_bound == 30
+    assert outgoing.input_bound >= plain.input_bound
+    assert refused(InvalidParameter, PICKY, n=129) == "n"
+    assert refused(UnsupportedParameter, PICKY, tools=[{"type": "web_search"}]) == "tools[0].type"
+
+
+@pytest.mark.parametrize("name", sorted(load_catalogue().dialects))
+def test_every_dialect_bounds_the_output_under_the_name_that_its_provider_reads(name: str) -> None:
+    dialect = load_catalogue().dialects[name]
+    model = replace(MODEL, dialect=dialect, limit_parameter=dialect.limit_parameter)
+    for asked_as in ("max_tokens", "max_completion_tokens"):
+        body = send(model, **{asked_as: 10})[1]
+        assert {key: value for key, value in body.items() if key.startswith("max_")} == {dialect.limit_parameter: 10}
+    assert send(model)[1][dialect.limit_parameter] == 4_096
+    asked = send(model, stream=True)[1].get("stream_options")
+    assert asked == ({"include_usage": True} if dialect.ask_usage else None)
+    for parameter in dialect.refused_parameters:
+        assert refused(UnsupportedParameter, model, **{parameter: True}) == parameter
 
 
 def test_the_temperature_is_ours_only_where_the_provider_takes_it() -> None:

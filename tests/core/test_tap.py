@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsonscan import DEPTH_MAX, KEY_BYTES_MAX, USAGE_BYTES_MAX, Scanner
 from nexus_proxy.core.tap import ANSWER_BYTES_MAX, EVENT_BYTES_MAX, JsonTap, SseTap, make_tap
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.usage import Usage, UsageShape, find
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 PLAIN = Dialect("openai", ask_usage=False)
-IN_CHOICE = Dialect("moonshot", ask_usage=False, usage_in_choice=True)
+IN_CHOICE = Dialect("moonshot", ask_usage=False, usage=UsageShape(in_choice=True))
 ENDS = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}
 
 
@@ -451,6 +451,63 @@ def test_e22_only_usage_events_are_removed_and_all_of_them() -> None:
     assert tap.feed(b"\n" + others[0]) == b"\n" + others[0]
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"choices": [], "usage": None},
+        {"choices": [], "usage": {}},
+        {"choices": [], "usage": {"total_tokens": 0, "total_characters": 0}},
+        {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}},
+        {"choices": [], "usage": {"prompt_tokens": "9", "completion_tokens": 3}},
+        {"choices": [], "prompt_filter_results": []},
+        {"choices": None, "usage": USAGE},
+        {"usage": USAGE},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": USAGE},
+        {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": "x"}}], "usage": USAGE},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}]},
+    ],
+)
+@pytest.mark.parametrize("dialect", [PLAIN, IN_CHOICE], ids=["plain", "in choice"])
+def test_e22_an_event_that_says_anything_but_real_usage_is_never_removed(
+    event: dict[str, Any], dialect: Dialect
+) -> None:
+    body = chunk() + b"data: " + orjson.dumps(event) + b"\n\n" + DONE
+    for cut in range(len(body)):
+        tap = stream(drop=True, dialect=dialect)
+        given = tap.feed(body[:cut]) + tap.feed(body[cut:])
+        tap.end()
+        assert given + tap.release() == body
+
+
+OWN_PLACE = Dialect("own", ask_usage=True, usage=UsageShape(at=(("meta", "tokens"), ("usage", "inner"))))
+
+
+def test_e22_usage_in_a_place_of_its_own_is_removed_where_only_we_asked_for_it() -> None:
+    event = b"data: " + orjson.dumps({"choices": [], "meta": {"tokens": USAGE}}) + b"\n\n"
+    for dialect, expected in ((OWN_PLACE, chunk() + DONE), (PLAIN, chunk() + event + DONE)):
+        tap = stream(drop=True, dialect=dialect)
+        given = tap.feed(chunk() + event + DONE)
+        tap.end()
+        assert given + tap.release() == expected
+        assert tap.usage == (Usage(9, 3) if dialect is OWN_PLACE else None)
+
+
+def test_usage_behind_the_end_counts_in_a_place_of_its_own_too() -> None:
+    tap = stream(dialect=OWN_PLACE)
+    tap.feed(chunk() + DONE + b"data:" + orjson.dumps({"meta": {"tokens": USAGE}}) + b"\n\n")
+    assert tap.usage is None
+    tap.end()
+    assert tap.usage == Usage(9, 3)
+
+
+def test_a_stream_without_any_finish_reason_is_complete_with_its_end() -> None:
+    for end, complete in ((DONE, True), (b"", False)):
+        tap = stream()
+        tap.feed(b'data:{"code":0,"choices":[{"index":0,"delta":{"content":"x"}}]}\n\n' + end)
+        tap.end()
+        assert (tap.complete, tap.broken) == (complete, not complete)
+
+
 def test_comments_and_late_line_feeds_within_a_kept_event_stay_in_place() -> None:
     tap = stream(drop=True)
     event = b'data: {"choices":\r\n: within\r\ndata: [{"delta":{"content":"ab"}}]}\r\n\r\n'
@@ -738,6 +795,42 @@ def test_a_long_document_with_usage_in_its_choice() -> None:
         assert tap.usage == usage
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"meta": {"tokens": USAGE}},
+        {"meta": {"x": [{"tokens": 5}], "tokens": USAGE, "y": {"tokens": 7}}, "usage": {"prompt_tokens": 1}},
+        {"usage": {"inner": USAGE, "prompt_tokens": 5, "completion_tokens": 1}},
+        {"meta": [], "usage": USAGE},
+    ],
+)
+def test_a_long_document_with_usage_in_a_place_of_its_own(more: dict[str, Any]) -> None:
+    for size in (100, ANSWER_BYTES_MAX):
+        body = orjson.dumps({"choices": [{"message": {"content": "x" * size}, "finish_reason": "stop"}], **more})
+        for cut in (10, len(body) - 40, len(body) - 3):
+            tap = document(OWN_PLACE)
+            tap.feed(body[:cut])
+            tap.feed(body[cut:])
+            tap.end()
+            assert tap.complete
+            assert tap.usage == Usage(9, 3)
+        broken = document(OWN_PLACE)
+        broken.feed(body[:-1])
+        broken.end()
+        assert (broken.complete, broken.broken, broken.usage) == (False, True, Usage(9, 3))
+
+
+def test_a_long_document_with_reasoning_under_a_name_of_its_own() -> None:
+    message = {"content": "x" * ANSWER_BYTES_MAX, "thoughts": "hmm"}
+    body = orjson.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": USAGE})
+    for dialect, thought in ((Dialect("own", ask_usage=True, reasoning=frozenset({"thoughts"})), True), (PLAIN, False)):
+        tap = document(dialect)
+        tap.feed(body)
+        tap.end()
+        assert (tap.complete, tap.thought) == (True, thought)
+        assert tap.usage == Usage(9, 3, reasoning=int(thought), flagged=thought)
+
+
 def test_a_long_document_that_is_cut_or_broken_is_not_complete() -> None:
     for body in (
         long_document()[:-1],
@@ -946,9 +1039,33 @@ def test_b30_the_scanner_finds_what_a_parser_finds(found: dict[str, Any], at: se
     ends = [isinstance(choice.get("finish_reason"), str) and choice["finish_reason"] != "" for choice in dicts]
     assert scanner.finished == (bool(dicts) and all(ends))
     assert scanner.choices == (isinstance(choices, list) and any(isinstance(choice, dict) for choice in choices))
-    assert (json.loads(scanner.usage) if "usage" in found else scanner.usage) == found.get("usage", b"")
+    expected = {"usage": found["usage"]} if "usage" in found else {}
     usages = [c["usage"] for c in choices if isinstance(c, dict) and "usage" in c] if isinstance(choices, list) else []
-    assert (json.loads(scanner.choice_usage) if usages else scanner.choice_usage) == (usages[-1] if usages else b"")
+    if usages:
+        expected["choices"] = [{"usage": usages[-1]}]
+    assert scanner.place(json.loads) == expected
+
+
+PLACES = [("usage",), ("choices",), ("a", "usage"), ("usage", "a"), ("a", "b", "a")]
+
+
+@given(
+    st.dictionaries(KEYS, VALUES, max_size=4),
+    st.sets(st.integers(0, 200), max_size=4),
+    st.sets(st.sampled_from([place for place in PLACES if place[0] != "choices"]), min_size=1),
+)
+def test_b30_the_scanner_finds_what_a_parser_finds_in_other_places(
+    found: dict[str, Any], at: set[int], places: set[tuple[str, ...]]
+) -> None:
+    body = json.dumps(found, ensure_ascii=False).encode()
+    cuts = sorted(cut for cut in at if cut < len(body))
+    scanner = Scanner(at=places)
+    for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True):
+        scanner.feed(body[a:b])
+    assert scanner.closed
+    placed = scanner.place(json.loads)
+    for place in places:
+        assert find(placed, place) == find(found, place)
 
 
 @given(st.lists(st.binary(max_size=30) | st.sampled_from([b'{"', b'"usage":', b"[{", b"}]", b"\\", b",", b"}"])))
@@ -965,10 +1082,10 @@ def test_the_scanner_is_bounded() -> None:
     scanner.feed(b"k" * 1000 + b'":1,"usage":[' + b"1," * USAGE_BYTES_MAX)
     scanner.feed(b"1]}")
     assert scanner.closed
-    assert scanner.usage == b""
+    assert scanner.kept == {}
     sudden = Scanner()
     sudden.feed(b'{"usage":[' + b"1," * USAGE_BYTES_MAX + b"1]}")
-    assert (sudden.closed, sudden.usage) == (True, b"")
+    assert (sudden.closed, sudden.kept) == (True, {})
     deep = Scanner()
     deep.feed(b'{"choices":[{}],"x":' + b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1) + b"}")
     assert not deep.closed
@@ -976,4 +1093,4 @@ def test_the_scanner_is_bounded() -> None:
     for wrong in (b"{]", b"}", b'[":"]:', b"[1:2]"):
         broken = Scanner()
         broken.feed(wrong)
-        assert broken.usage == b""
+        assert broken.kept == {}

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.core.usage import COUNT_MAX, Usage, later_usage, read_usage, with_thinking
+from nexus_proxy.core.usage import (
+    COUNT_MAX,
+    Usage,
+    UsageShape,
+    later_usage,
+    over_choices,
+    read_usage,
+    with_thinking,
+)
 
 COUNTED = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 
@@ -108,6 +116,80 @@ def test_reasoning_that_was_seen_and_not_counted_is_one_token_flagged() -> None:
         assert with_thinking(known) is known
 
 
+# --- figures that contradict each other ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [0, 119, 121, 10_000])
+def test_b28_a_total_that_is_no_sum_is_flagged_and_changes_nothing(total: int) -> None:
+    assert read_usage({**COUNTED, "total_tokens": total}) == Usage(100, 20, flagged=True)
+
+
+def test_thinking_beside_the_completion_counts_where_the_total_says_so() -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 7}}
+    assert read_usage({**COUNTED, **details, "total_tokens": 127}) == Usage(100, 27, reasoning=7, flagged=True)
+    assert read_usage({**COUNTED, **details, "total_tokens": 126}) == Usage(100, 20, reasoning=7, flagged=True)
+    assert read_usage({**COUNTED, **details}) == Usage(100, 20, reasoning=7)
+
+
+def test_choices_that_count_themselves_share_one_prompt() -> None:
+    assert over_choices([Usage(9, 3)]) == Usage(9, 3)
+    assert over_choices([Usage(9, 3, 4, 0, 1), Usage(9, 5, 4, 0, 2)]) == Usage(9, 8, 4, 0, 3)
+    assert over_choices([Usage(9, 3, 9), Usage(8, 5, 0, 8, flagged=True)]) == Usage(9, 8, 9, 0, flagged=True)
+
+
+# --- names of a dialect's own -------------------------------------------------------------------------------------
+
+OWN = UsageShape(
+    prompt=(("in", "all"), ("asked",)),
+    completion=(("out", "all"),),
+    cached=(("in", "hit"),),
+    cache_write=(("in", "stored"),),
+    reasoning=(("out", "thoughts"),),
+    total=(("all",),),
+)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"in": {"all": 9, "hit": 4, "stored": 2}, "out": {"all": 5, "thoughts": 1}}, Usage(9, 5, 4, 2, 1)),
+        ({"asked": 9, "out": {"all": 5}}, Usage(9, 5)),
+        ({"in": {"all": 9}, "asked": 7, "prompt_tokens": 5, "completion_tokens": 3}, Usage(9, 3)),
+        ({"in": {"all": 9, "hit": 4}, "all": 14, "cached_tokens": 1}, Usage(9, 5, 4)),
+        ({"in": {"all": 9}, "out": {"all": 4}, "all": 14}, Usage(9, 4, flagged=True)),
+        ({**COUNTED, "cached_tokens": 64}, Usage(100, 20, 64)),
+        ({**COUNTED, "in": 3, "out": []}, Usage(100, 20)),
+        ({"in": {"all": "9"}, **COUNTED}, None),
+        ({"in": {"all": 0}, "out": {"all": 5}}, None),
+        ({"in": {"all": 9}, "out": {"all": -5}}, None),
+    ],
+)
+def test_names_of_a_dialects_own_go_before_the_common_ones(found: dict[str, Any], expected: Usage | None) -> None:
+    assert read_usage(found, None, OWN) == expected
+    assert read_usage(None, found, OWN) == expected
+
+
+COUNTS = st.integers(0, COUNT_MAX) | st.none()
+
+
+@given(st.tuples(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS))
+def test_the_same_figures_under_other_names_are_the_same_usage(counts: tuple[int | None, ...]) -> None:
+    prompt, completion, cached, write, reasoning, total = counts
+    common = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": cached, "cache_write_tokens": write},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+    own = {
+        "in": {"all": prompt, "hit": cached, "stored": write},
+        "out": {"all": completion, "thoughts": reasoning},
+        "all": total,
+    }
+    assert read_usage(own, None, OWN) == read_usage(common) == read_usage(common, None, OWN)
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**13), 10**13) | st.floats() | st.text(max_size=3),
     lambda inner: (
@@ -120,9 +202,18 @@ KEYS = ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "
 FOUND = st.dictionaries(st.sampled_from(KEYS), ANYTHING)
 
 
-@given(FOUND, FOUND | ANYTHING)
-def test_b28_e16_whatever_is_reported_every_count_is_sound(found: dict[str, Any], other: Any) -> None:
-    first, second = read_usage(found, other), read_usage(other)
+PATHS = st.lists(st.tuples(st.sampled_from(KEYS)) | st.tuples(st.sampled_from(KEYS), st.sampled_from(KEYS)), max_size=2)
+SHAPES = st.builds(
+    UsageShape,
+    **{name: PATHS.map(tuple) for name in ("prompt", "completion", "cached", "cache_write", "reasoning", "total")},
+)
+
+
+@given(FOUND, FOUND | ANYTHING, st.just(UsageShape()) | SHAPES)
+def test_b28_e16_whatever_is_reported_every_count_is_sound(
+    found: dict[str, Any], other: Any, shape: UsageShape
+) -> None:
+    first, second = read_usage(found, other, shape), read_usage(other, None, shape)
     for usage in (first, second, later_usage(first, second) if second else None):
         if usage is not None:
             assert 0 < usage.prompt <= COUNT_MAX
