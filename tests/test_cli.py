@@ -3,18 +3,14 @@
 import asyncio
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import os
-import pty
 import re
 import socket
 import sqlite3
-import struct
 import subprocess
 import sys
-import termios
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -278,6 +274,8 @@ def test_refusals_exit_1(place: Directory | None, shell: Shell, words: tuple[str
         ("key", "create", "acme", "--expires", "soon"),
         ("usage", "--by", "colour"),
         ("usage", "--since", "999999w"),
+        ("usage", "--json", "--format", "csv"),
+        ("usage", "--json", "--format", "table"),
         ("ledger", "backup"),
     ],
 )
@@ -389,6 +387,12 @@ def test_verify_and_backup(place: Directory | None, shell: Shell, tmp_path: Path
     shell("ledger", "verify", str(target), code=1)
 
 
+def test_one_entry_is_counted_as_one(shell: Shell) -> None:
+    shell("account", "create", "acme")
+    shell("topup", "acme", "1")
+    assert "everything agrees (1 entry, 0 requests)" in shell("ledger", "verify")
+
+
 def test_no_ledger_is_not_made_by_looking(shell: Shell, config: Config, tmp_path: Path) -> None:
     assert "no ledger" in shell("ledger", "verify", code=3)
     assert "no ledger" in shell("ledger", "backup", str(tmp_path / "copy.db"), code=3)
@@ -417,6 +421,26 @@ def test_config_check(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "plans.free.rpm" in shell("account", "list", code=1)
 
 
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("[server x]", "[server"),
+        ('[[models."a/b".price.tiers]', '[[models."a/b".price.tiers'),
+        ("api_key_env = canary", "api_key_env"),
+        ('listen = "canary', "listen"),
+        ("canary", ""),
+        ("canary==", ""),
+        ('["canary" x', ""),
+    ],
+)
+def test_a_line_that_is_no_toml_is_named_by_its_key_and_never_quoted(shell: Shell, line: str, named: str) -> None:
+    shell.config_path.write_text(f"# first\n{line}\n")
+    said = shell("models", code=1)
+    assert "at line 2" in said
+    assert "canary" not in said
+    assert (f"the line that begins with {named}\n" in said) if named else ("begins with" not in said)
+
+
 def test_config_check_tells_programs_the_mistakes(shell: Shell) -> None:
     (found,) = shell.json("config", "check", code=1)["errors"]
     assert found["path"] == "providers.local.api_key_env"
@@ -424,48 +448,6 @@ def test_config_check_tells_programs_the_mistakes(shell: Shell) -> None:
     shell.config_path.write_text("[server\n")
     (found,) = shell.json("config", "check", code=1)["errors"]
     assert (found["path"], "line 1" in found["message"]) == ("", True)
-
-
-def on_a_terminal(columns: int, *words: str) -> list[str]:
-    """Run one verb on a terminal so wide, and return the lines that it shows, without colours."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    command = [sys.executable, "-m", "nexus_proxy", *words]
-    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env={**environ, "TERM": "xterm"}) as program:
-        os.close(theirs)
-        said = b""
-        with contextlib.suppress(OSError):  # the end of a terminal
-            while part := os.read(ours, 65_536):
-                said += part
-    os.close(ours)
-    assert program.returncode == 0, said
-    return re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).replace("\r", "").splitlines()
-
-
-def test_models_on_a_terminal_break_no_name(tmp_path: Path) -> None:
-    path = tmp_path / "nexus.toml"
-    path.write_text(
-        "".join(f'[providers.{n}]\napi_key_env = "K"\n' for n in ("deepseek", "qwen-intl", "moonshot-intl"))
-    )
-    models = load(path, {"K": "k"}).models
-    for columns in (80, 200):
-        lines = on_a_terminal(columns, "--config", str(path), "models")
-        table = [line for line in lines if not line.startswith("peak of ")]
-        assert max(map(len, table)) <= columns
-        assert {line.split()[0] for line in table[3:]} == set(models)
-        assert any(line.startswith("deepseek-v4 ") and "1.32/0.044/3.96" in line and "384K" in line for line in table)
-        assert any("deepseek-v4-pro" in line and line.startswith("deepseek-v4 ") for line in table) == (columns == 200)
-        assert "peak of deepseek: 09:00–12:00 and 14:00–18:00 (UTC+08:00)" in "".join(lines)
-    assert [line.split()[3] for line in lines if line.startswith("qwen3-max ")] == ["in≤32K", "in≤128K", "above"]
-    narrow = on_a_terminal(30, "--config", str(path), "models")
-    assert any(line.startswith("deepseek-v4-flash-vision-exp ") for line in narrow)
-
-
-def test_models(shell: Shell) -> None:
-    (row,) = shell.json("models")
-    assert (row["model"], row["input"], row["cached_input"], row["output"]) == ("my-model", "0.10", "0.02", "0.40")
-    assert "served-name" in shell("models")
 
 
 @pytest.mark.parametrize("place", ["config/nexus.toml", "nexus.toml", "env"])
@@ -523,8 +505,9 @@ def test_no_summary_in_the_help_is_cut_short(words: list[str], capsys: pytest.Ca
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     said = capsys.readouterr().out
-    for verb in ("serve", "demo", "account", "key", "topup", "usage", "models", "config", "ledger", "NEXUS_CONFIG"):
-        assert verb in said
+    verbs = ("serve", "demo", "account", "key", "topup", "usage", "models", "quote", "providers", "config", "ledger")
+    for word in (*verbs, "NEXUS_CONFIG"):
+        assert word in said
 
 
 def test_the_program_is_installed_and_exits_with_its_code(tmp_path: Path) -> None:

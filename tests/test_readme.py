@@ -1,11 +1,17 @@
 """What README promises and a program can look up."""
 
+import re
 import sqlite3
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from nexus_proxy import errors
+from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.cli.main import cli
+from nexus_proxy.cli.providers import renewed
+from nexus_proxy.config import resolve
 from nexus_proxy.errors import NexusError
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.metrics import METRICS
@@ -33,3 +39,30 @@ def test_every_view_and_column_is_there(tmp_path: Path) -> None:
         there = [column[0] for column in db.execute(f'SELECT * FROM "{name}"').description]
         assert [column for column in promised if column not in there] == []
     db.close()
+
+
+def test_the_table_of_providers_is_the_catalogue() -> None:
+    assert renewed(README, load_catalogue()) == README, "renew it: nexus-proxy providers --write README.md"
+
+
+def test_every_configuration_that_it_shows_loads() -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        assert resolve(tomllib.loads(block), Path("/"), {}, secrets=False).models
+
+
+def test_every_verb_is_documented() -> None:
+    table = "\n".join(row for row in README.splitlines() if row.startswith("| `"))
+    assert [name for name in cli.commands if f"`{name}" not in table] == []
+
+
+def test_every_option_of_a_verb_that_is_named_is_there() -> None:
+    quoted = {
+        "models": ("--prices", "--all"),
+        "quote": ("--input", "--output", "--cached", "--cache-write", "--reasoning", "--at"),
+        "demo": ("--once", "--dialect"),
+    }
+    for verb, options in quoted.items():
+        there = {name for param in cli.commands[verb].params for name in param.opts}
+        assert [option for option in options if option not in there or option not in README] == []

@@ -6,6 +6,7 @@ admin's to say.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 from nexus_proxy.api.admin_values import amount_nano
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -66,6 +68,39 @@ class Instant(click.ParamType[str]):
         except (ValueError, OverflowError):
             self.fail(f"expected a time such as 2030-12-31, 2030-12-31T18:00Z or 30d, not {text!r}", param, ctx)
         return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One instant; `assumed_utc` where it was written without an offset."""
+
+    at_ms: int
+    assumed_utc: bool = False
+
+    def __str__(self) -> str:
+        """Write it as ISO 8601 in UTC."""
+        instant = _EPOCH + timedelta(milliseconds=self.at_ms)
+        precision = "milliseconds" if self.at_ms % 1000 else "seconds"
+        return f"{instant.replace(tzinfo=None).isoformat(timespec=precision)}Z"
+
+
+class At(click.ParamType[Moment]):
+    """An ISO 8601 date or time, with an offset or without; becomes a Moment."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        """Resolve against UTC; a time without an offset is UTC."""
+        if isinstance(value, Moment):
+            return value
+        try:
+            instant = datetime.fromisoformat(str(value))
+            assumed = instant.tzinfo is None
+            if assumed:
+                instant = instant.replace(tzinfo=UTC)
+            return Moment((instant.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1), assumed)
+        except (ValueError, OverflowError):
+            self.fail(f"expected a time such as 2026-12-31T18:00Z or 2026-12-31T18:00+08:00, not {value!r}", param, ctx)
 
 
 class Names(click.ParamType[list[str]]):

@@ -15,6 +15,8 @@ from click.core import ParameterSource
 
 from nexus_proxy.cli.accounts import account, key, topup
 from nexus_proxy.cli.operate import config, demo, ledger, serve
+from nexus_proxy.cli.providers import providers
+from nexus_proxy.cli.quote import quote
 from nexus_proxy.cli.reports import models, usage
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.errors import ConfigError, LedgerError, LedgerUnavailable, Refused
@@ -45,7 +47,7 @@ def cli(context: click.Context, config_path: Path | None) -> None:
     context.obj = Settings.found(config_path, "NEXUS_CONFIG" if by_variable else "--config")
 
 
-for command in (serve, demo, account, key, topup, usage, models, config, ledger):
+for command in (serve, demo, account, key, topup, usage, models, quote, providers, config, ledger):
     cli.add_command(command)
 
 

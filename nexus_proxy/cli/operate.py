@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from nexus_proxy.cli.arguments import json_option
-from nexus_proxy.cli.printing import console, print_json, print_record, print_table
+from nexus_proxy.cli.printing import console, counted, print_json, print_record, print_table
 from nexus_proxy.cli.reach import existing_ledger
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import WrongConfig
+from nexus_proxy.demo.shapes import SHAPES
 from nexus_proxy.errors import LedgerError, Refused
 from nexus_proxy.ledger.readonly import connect
 
@@ -28,14 +29,18 @@ def serve(settings: Settings) -> int:
 
 @click.command()
 @click.option("--once", is_flag=True, help="End after the showing; exit code 0 only if everything agrees.")
-def demo(once: bool) -> int:
+@click.option(
+    "--dialect", type=click.Choice(sorted(SHAPES)), default="openai", help="Whose wire the provider speaks [openai]."
+)
+def demo(once: bool, dialect: str) -> int:
     """See it work, with a built-in provider.
 
-    The door before it, one streamed request, and what it cost.
+    The door before it, one streamed request, and what it cost. While it serves, a message such as
+    "/fail no_money" gets what the dialect's provider says then, instead of an answer.
     """
     from nexus_proxy.demo.show import run
 
-    return run(console(), once=once)
+    return run(console(), once=once, dialect=dialect)
 
 
 @click.group()
@@ -101,7 +106,7 @@ def ledger_verify(settings: Settings, file: Path | None, as_json: bool) -> int:
     if as_json:
         print_json({"file": str(path), "clean": not rows, **checked, "findings": rows})
     else:
-        size = ", ".join(f"{count} {what}" for what, count in checked.items())
+        size = ", ".join(counted(checked.get(many, 0), one, many) for one, many in _COUNTED.items())
         print_table(rows, {"check": "check", "detail": "found"}, empty=f"{path}: everything agrees ({size}).")
     return 1 if rows else 0
 
@@ -122,7 +127,10 @@ def ledger_backup(settings: Settings, target: Path, as_json: bool) -> None:
     if as_json:
         print_json(record)
     else:
-        click.echo(f"{target}: {record['bytes']} bytes")
+        click.echo(f"{target}: {counted(target.stat().st_size, 'byte')}")
+
+
+_COUNTED = {"entry": "entries", "request": "requests"}
 
 
 def _existing(path: Path) -> Path:

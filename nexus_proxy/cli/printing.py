@@ -95,6 +95,11 @@ def print_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None
     writer.writerows([shown(row[name], nothing="") for name in columns] for row in rows)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number and what is counted: `1 entry`, `2 entries`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def shown(value: Any, *, nothing: str = "–") -> str:
     """Write one value for a person."""
     if value is None or value == "":

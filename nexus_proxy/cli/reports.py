@@ -1,16 +1,19 @@
 """The verbs that only tell: usage, models."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
-from nexus_proxy.cli.arguments import Instant, json_option
-from nexus_proxy.cli.printing import print_csv, print_json, print_table
+from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.cli.arguments import Instant, Moment, json_option
+from nexus_proxy.cli.prices import KINDS, STALE_DAYS, Row, served_rows, unserved_rows
+from nexus_proxy.cli.printing import counted, print_csv, print_json, print_table
 from nexus_proxy.cli.reach import ask
 from nexus_proxy.cli.settings import Settings
-from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.pricing import Price
+from nexus_proxy.clock import now_ms
+from nexus_proxy.config import Config
+from nexus_proxy.core.pricing import Schedule
 
 _USAGE = {
     "requests": "requests",
@@ -21,26 +24,51 @@ _USAGE = {
     "charge": "charge",
     "currency": "",
 }
+_KINDS = {
+    "input": "input",
+    "cached_input": "cached",
+    "cache_write": "write",
+    "output": "output",
+    "thinking_output": "thinking",
+}
 _MODELS = {
     "model": "model",
     "provider": "provider",
     "upstream_model": "provider's id",
     "when": "when",
-    "price": "in/cached/out/thinking",
+    **_KINDS,
     "context": "context",
     "max_output": "max out",
 }
-_SPARE = ("upstream_model", "provider", "max_output", "context")
+_MODELS_SPARE = ("upstream_model", "provider", "max_output", "context", "cache_write")
+_PRICES = {
+    "model": "model",
+    "provider": "provider",
+    "when": "when",
+    "now": "now",
+    "what": "what",
+    "currency": "",
+    **_KINDS,
+    "dated": "dated",
+    "confidence": "sure",
+    "source": "source",
+    "why_not": "not served:",
+}
+_PRICES_SPARE = ("source", "confidence", "provider")
+_TWINS = {"cache_write": "input", "thinking_output": "output"}  # shown where they differ
+_LISTED = ("model", "provider", "upstream_model", "when", "input_up_to", "output_up_to", *KINDS.values())
 
 
 @click.command()
 @click.option("--by", type=click.Choice(["day", "key", "model", "account"]), default="day", show_default=True)
 @click.option("--since", type=Instant(ahead=False), help="From when on: 2026-01-31, 2026-01-31T18:00Z or 30d.")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), help="[default: table]")
 @json_option
 @click.pass_obj
-def usage(settings: Settings, by: str, since: str | None, form: str, as_json: bool) -> None:
+def usage(settings: Settings, by: str, since: str | None, form: str | None, as_json: bool) -> None:
     """What was used and charged, closed requests only."""
+    if as_json and form not in (None, "json"):
+        raise click.UsageError(f"give --json or --format {form}, not both")
     rows = ask(settings, "usage", {"by": by, "since": since})
     if as_json or form == "json":
         print_json(rows)
@@ -51,92 +79,136 @@ def usage(settings: Settings, by: str, since: str | None, form: str, as_json: bo
 
 
 @click.command()
+@click.option("--prices", is_flag=True, help="Each price: source, date, what it costs us, whether it is in force now.")
+@click.option("--all", "everything", is_flag=True, help="The same for the whole catalogue, and what is not served.")
 @json_option
 @click.pass_obj
-def models(settings: Settings, as_json: bool) -> None:
-    """The models that are served, and their sale prices.
+def models(settings: Settings, prices: bool, everything: bool, as_json: bool) -> None:
+    """The models that are served, and their prices.
 
-    As the configuration says, per million tokens.
+    As the configuration says, per million tokens. Cache writes and thinking have a column where they cost something
+    else than input and output. A price whose source is older than 90 days is marked as stale.
     """
-    config = settings.config_without_secrets()
-    rows = [row for _, model in sorted(config.models.items()) for row in _model_rows(model, config.currency)]
+    config, now = settings.config_without_secrets(), Moment(now_ms() // 1000 * 1000)
+    rows = served_rows(config, now.at_ms)
+    schedules = {model.provider: model.tariff.schedule for model in config.models.values() if model.tariff.off_peak}
+    if everything:
+        catalogue = load_catalogue()
+        rows += unserved_rows(config, catalogue, now.at_ms)
+        schedules = {name: provider.schedule for name, provider in catalogue.providers.items()} | schedules
+    if prices or everything:
+        _show_prices(rows, schedules, now, as_json=as_json)
+    else:
+        _show_models(rows, config, schedules, as_json=as_json)
+
+
+def _show_models(rows: list[Row], config: Config, schedules: Mapping[str, Schedule | None], *, as_json: bool) -> None:
     if as_json:
-        print_json(rows)
+        listed = (*_LISTED, "currency", "price_id", "context", "max_output")
+        print_json([{name: row[name] for name in listed} for row in rows])
         return
     if rows:
         click.echo(f"Prices in {config.currency} per million tokens.")
-    empty = "No models: switch a provider on in the configuration."
-    tiered = {row["model"] for row in rows if row["input_up_to"] is not None or row["output_up_to"] is not None}
-    print_table([_brief(row, row["model"] in tiered) for row in rows], _MODELS, empty=empty, spare=_SPARE)
-    for note in sorted({_peak_hours(model) for model in config.models.values()} - {""}):
-        click.echo(note)
-
-
-def _model_rows(model: Model, currency: str) -> list[dict[str, Any]]:
-    """Return a row for each tier of each price."""
-    periods: list[tuple[str, Price]] = [("always", model.tariff.peak)]
-    if model.tariff.off_peak is not None:
-        periods = [("peak", model.tariff.peak), ("off-peak", model.tariff.off_peak)]
-    return [
+    tiered = _tiered(rows)
+    lines = [
         {
-            "model": model.id,
-            "provider": model.provider,
-            "upstream_model": model.upstream,
-            "when": when,
-            "input_up_to": tier.input_max,
-            "output_up_to": tier.output_max,
-            "input": _rate(tier.rates.input),
-            "cached_input": _rate(tier.rates.cached),
-            "cache_write": _rate(tier.rates.cache_write),
-            "output": _rate(tier.rates.output),
-            "thinking_output": _rate(tier.rates.thinking),
-            "currency": currency,
-            "price_id": price.price_id,
-            "context": model.context,
-            "max_output": model.max_output,
+            **row,
+            "when": _when(row, tiered),
+            "context": _count(row["context"]),
+            "max_output": _count(row["max_output"]),
         }
-        for when, price in periods
-        for tier in price.tiers
+        for row in rows
     ]
+    print_table(lines, _without_twins(lines, _MODELS), empty=_NO_MODELS, spare=_MODELS_SPARE)
+    for line in _peak_hours(schedules):
+        click.echo(line)
 
 
-def _brief(row: dict[str, Any], tiered: bool) -> dict[str, Any]:
-    """Fold a row into what fits on a line of a terminal."""
+def _show_prices(rows: list[Row], schedules: Mapping[str, Schedule | None], now: Moment, *, as_json: bool) -> None:
+    if as_json:
+        print_json([{**row, "at": str(now)} for row in rows])
+    else:
+        if rows:
+            click.echo(f"Per million tokens; charge: what accounts pay, cost: what the provider bills; now: {now}.")
+        tiered = _tiered(rows)
+        lines = [line for row in rows for line in _price_lines(row, tiered)]
+        columns = _without_twins(lines, _PRICES)
+        if all(row["served"] for row in rows):
+            del columns["why_not"]
+        print_table(lines, columns, empty=_NO_MODELS, spare=_PRICES_SPARE)
+        for line in _peak_hours(schedules):
+            click.echo(line)
+    for warning in _warnings(rows):
+        click.echo(warning, err=as_json)
+
+
+_NO_MODELS = "No models: switch a provider on in the configuration."
+
+
+def _price_lines(row: Row, tiered: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Fold a row into a line for the charge and one for the cost, or one for both where they are the same."""
+    dated = f"{row['source_date']} stale" if row["stale"] else row["source_date"]
+    shown = {**row, "when": _when(row, tiered), "now": "now" if row["in_force"] else None, "dated": dated}
+    charge = {"currency": row["currency"], **{kind: row[kind] for kind in KINDS.values()}}
+    cost = row["cost"] or dict.fromkeys(charge)
+    if charge == cost:
+        yield {**shown, "what": "both" if row["served"] else None}
+        return
+    if row["served"]:
+        yield {**shown, "what": "charge"}
+    yield {**shown, **cost, "what": "cost"}
+
+
+def _warnings(rows: list[Row]) -> Iterator[str]:
+    """Say what is doubtful in the rows."""
+    prices = {(row["provider"], row["model"], row["cost"]["currency"]): row["stale"] for row in rows if row["cost"]}
+    stale = sum(prices.values())
+    if stale:
+        be = "is" if stale == 1 else "are"
+        yield f"{stale} of {counted(len(prices), 'price')} {be} older than {STALE_DAYS} days (stale): check the source."
+    ended = {row["provider"]: row["calendar_ended"] for row in rows if row["calendar_ended"]}
+    for provider, day in sorted(ended.items()):
+        yield f"{provider}: its calendar of holidays ends on {day}; until it is extended, holidays cost the peak price."
+
+
+def _without_twins(rows: list[Row], columns: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the kinds that cost everywhere what their twin costs."""
+    same = {kind for kind, twin in _TWINS.items() if all(row[kind] == row[twin] for row in rows)}
+    return {name: heading for name, heading in columns.items() if name not in same}
+
+
+def _tiered(rows: list[Row]) -> set[tuple[str, str]]:
+    """Return the models that have tiers, each with its provider."""
+    bounded = (row for row in rows if row["input_up_to"] is not None or row["output_up_to"] is not None)
+    return {(row["provider"], row["model"]) for row in bounded}
+
+
+def _when(row: Row, tiered: set[tuple[str, str]]) -> str:
+    """Write when a row holds: always, off-peak, in≤32K, above."""
     bounds = {"in": row["input_up_to"], "out": row["output_up_to"]}
-    limits = [f"{name}≤{_count(most, exact=True)}" for name, most in bounds.items() if most is not None]
-    if tiered:
+    limits = [f"{name}≤{_count(most)}" for name, most in bounds.items() if most is not None]
+    if (row["provider"], row["model"]) in tiered:
         limits = limits or ["above"]
-    prices = [row[kind] for kind in ("input", "cached_input", "output", "thinking_output")]
-    return {
-        **row,
-        "when": " ".join(limits if limits and row["when"] == "always" else [row["when"], *limits]),
-        "price": "/".join(prices if row["thinking_output"] != row["output"] else prices[:3]),
-        "context": _count(row["context"]),
-        "max_output": _count(row["max_output"]),
-    }
+    return " ".join(limits if limits and row["when"] == "always" else [row["when"] or "", *limits])
 
 
-def _count(tokens: int, *, exact: bool = False) -> str:
-    """Write 131072 as 131K and 1000000 as 1M; if `exact`, only where nothing is lost."""
-    if tokens < 10_000 or (exact and tokens % 1_000):
-        return str(tokens)
-    return f"{tokens / 1_000_000:.3g}M" if tokens >= 1_000_000 and not exact else f"{tokens / 1_000:.0f}K"
+def _count(tokens: int | None) -> str | None:
+    """Write 384000 as 384K and 1000000 as 1M, and what is not so round in full."""
+    if tokens is None or tokens < 10_000 or tokens % 1_000:
+        return None if tokens is None else str(tokens)
+    return f"{tokens // 1_000}K" if tokens % 1_000_000 else f"{tokens // 1_000_000}M"
 
 
-def _peak_hours(model: Model) -> str:
-    """Tell when the peak price of a model's provider holds; nothing if it has no hours."""
-    schedule = model.tariff.schedule
-    if schedule is None or model.tariff.off_peak is None:
-        return ""
-    hours = " and ".join(f"{_clock(start)}–{_clock(end)}" for start, end in schedule.peak)
-    zone = f"UTC{'-' if schedule.offset_s < 0 else '+'}{_clock(abs(schedule.offset_s))}"
-    return f"peak of {model.provider}: {hours} ({zone}) on its working days; off-peak: all other times"
+def _peak_hours(schedules: Mapping[str, Schedule | None]) -> list[str]:
+    """Tell when the peak prices of the providers hold that have such hours."""
+    lines = []
+    for provider, schedule in sorted(schedules.items()):
+        if schedule is not None:
+            hours = " and ".join(f"{_clock(start)}–{_clock(end)}" for start, end in schedule.peak)
+            zone = f"UTC{'-' if schedule.offset_s < 0 else '+'}{_clock(abs(schedule.offset_s))}"
+            lines.append(f"peak of {provider}: {hours} ({zone}) on its working days; off-peak: all other times")
+    return lines
 
 
 def _clock(second: int) -> str:
     return f"{second // 3600:02}:{second // 60 % 60:02}"
-
-
-def _rate(micro: int) -> str:
-    """Write micro-units per million tokens as a decimal."""
-    return format_nano(micro * 1_000)

@@ -1,6 +1,8 @@
 """What a key may use, listed and one by one."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +16,7 @@ from nexus_proxy.appkeys import VISIT, Visit
 from nexus_proxy.config import load
 from nexus_proxy.errors import ModelNotFound
 
+FIELDS = ["id", "object", "created", "owned_by"]
 MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name in ("b", "org/c", "a")}
 
 
@@ -58,3 +61,24 @@ async def test_a_model_that_the_key_may_not_use_is_as_unknown_as_one_that_is_not
         "model",
         "No such model, or this key may not use it. GET /v1/models lists them.",
     )
+
+
+async def test_models_of_the_catalogue_are_listed_as_clients_expect_them(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.toml"
+    path.write_text("".join(f'[providers.{name}]\napi_key_env = "K"\n' for name in ("deepseek", "siliconflow-intl")))
+    config = load(path, {}, secrets=False)
+    app = web.Application()
+    app[CONFIG] = config
+
+    def asked(model: str) -> web.Request:
+        made = make_mocked_request("GET", "/", match_info={"id": model}, app=app)
+        made[KEY] = cast(Any, SimpleNamespace(models=None))
+        return made
+
+    listed = json_of(await list_models(asked("")))["data"]
+    assert [model["id"] for model in listed] == sorted(config.models)
+    assert any("/" in model["id"] for model in listed)
+    for model in listed:
+        assert (model["object"], model["owned_by"], list(model)) == ("model", "ai-nexus", FIELDS)
+        assert datetime(2023, 1, 1, tzinfo=UTC) < datetime.fromtimestamp(model["created"], UTC) < datetime.now(UTC)
+        assert json_of(await retrieve_model(asked(model["id"]))) == model
