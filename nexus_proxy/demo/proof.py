@@ -1,7 +1,7 @@
 """Whether the answer, the ledger's row and the balance of the showing agree.
 
-Strategy: everything is computed anew, in fractions, from the usage object that the provider sent and the decimals that
-the configuration names; nothing of the door's own arithmetic is used.
+Strategy: everything is computed anew, in fractions, from the counts that the provider sent and the decimals that the
+configuration names; nothing of the door's own arithmetic is used.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final
+
+from nexus_proxy.demo.shapes import Counts
 
 _NANO: Final = 10**9
 _PER_MILLION: Final = 10**6
@@ -32,23 +34,22 @@ class Seen:
     sent_text: str  # by the provider
     got_text: str  # by the client
     got_done: bool
-    usage: Mapping[str, Any]  # the provider's object
+    counts: Counts | None  # of the provider's usage; None if it sent none
     row: Mapping[str, Any] | None  # of the view `usage`
     before: Decimal
     after: Decimal
 
 
-def lines(usage: Mapping[str, Any], prices: Mapping[str, str]) -> list[Line]:
+def lines(counts: Counts, prices: Mapping[str, str]) -> list[Line]:
     """Price each kind of token. `prices` has `input`, `cached_input`, `output`."""
-    cached = int(usage["prompt_tokens_details"]["cached_tokens"])
-    counts = {
-        "input": int(usage["prompt_tokens"]) - cached,
-        "cached_input": cached,
-        "output": int(usage["completion_tokens"]),
+    kinds = {
+        "input": counts.prompt - counts.cached,
+        "cached_input": counts.cached,
+        "output": counts.completion,
     }
     return [
         Line(kind.replace("_", " "), tokens, prices[kind], tokens * Fraction(prices[kind]) / _PER_MILLION)
-        for kind, tokens in counts.items()
+        for kind, tokens in kinds.items()
     ]
 
 
@@ -64,7 +65,9 @@ def disagreements(seen: Seen, prices: Mapping[str, str]) -> list[str]:
         found.append("the answer did not end with [DONE]")
     if seen.got_text != seen.sent_text:
         found.append(f"the client got {len(seen.got_text)} characters, the provider sent {len(seen.sent_text)}")
-    due = charge(lines(seen.usage, prices))
+    if seen.counts is None:
+        return [*found, "the provider sent no usage"]
+    due = charge(lines(seen.counts, prices))
     if seen.before - seen.after != due:
         found.append(f"the balance went down by {seen.before - seen.after}, due is {due}")
     if seen.row is None:
@@ -73,9 +76,9 @@ def disagreements(seen: Seen, prices: Mapping[str, str]) -> list[str]:
         "state": "posted",
         "end_state": "complete",
         "usage_source": "reported",
-        "prompt_tokens": seen.usage["prompt_tokens"],
-        "cached_tokens": seen.usage["prompt_tokens_details"]["cached_tokens"],
-        "completion_tokens": seen.usage["completion_tokens"],
+        "prompt_tokens": seen.counts.prompt,
+        "cached_tokens": seen.counts.cached,
+        "completion_tokens": seen.counts.completion,
     }
     for name, value in expected.items():
         if seen.row[name] != value:

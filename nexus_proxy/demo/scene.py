@@ -42,7 +42,7 @@ rung = true
 rpm = 600
 
 [providers.demo]
-dialect = "openai"
+dialect = "{dialect}"
 base_url = "{base_url}"
 api_key_file = "provider-key"
 allow_private = true
@@ -74,16 +74,18 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(*, pace_s: float = 0.02) -> AsyncIterator[Scene]:
+async def scene(*, dialect: str = "openai", pace_s: float = 0.02) -> AsyncIterator[Scene]:
     """Open the scene on free ports and in a directory of its own, which is removed in the end."""
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nexus-demo-")))
-        provider = DemoProvider(pace_s=pace_s, warm=[dict(SYSTEM)])
+        provider = DemoProvider(dialect=dialect, pace_s=pace_s, warm=[dict(SYSTEM)])
         stack.push_async_callback(provider.stop)
         await provider.start()
         config_path = directory / "nexus.toml"
         (directory / "provider-key").write_text(provider.api_key, "utf-8")  # worth nothing beyond this demo
-        written = _CONFIG.format(base_url=provider.base_url, model=MODEL, created=now_ms() // 1000, **PRICES)
+        written = _CONFIG.format(
+            dialect=dialect, base_url=provider.base_url, model=MODEL, created=now_ms() // 1000, **PRICES
+        )
         config_path.write_text(written, "utf-8")
         config = load(config_path, {})
         door = Door(config)

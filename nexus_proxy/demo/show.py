@@ -22,8 +22,10 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from nexus_proxy.demo.failures import COMMAND, HIDDEN, KINDS, LATE
 from nexus_proxy.demo.proof import Seen, charge, disagreements, lines
 from nexus_proxy.demo.scene import ACCOUNT, MODEL, PRICES, SYSTEM, Scene, scene
+from nexus_proxy.demo.shapes import Counts
 from nexus_proxy.errors import Refused
 
 PROMPT: Final = "Hello! What happens to my money while you talk?"
@@ -34,19 +36,19 @@ _ROW: Final = (
 )
 
 
-def run(console: Console, *, once: bool) -> int:
+def run(console: Console, *, once: bool, dialect: str = "openai") -> int:
     """Show, then serve until Ctrl-C unless `once`. Return 0 if answer, row and balance agreed, else 1."""
     try:
-        return uvloop.run(_demo(console, once=once))
+        return uvloop.run(_demo(console, once=once, dialect=dialect))
     except asyncio.CancelledError:  # SIGTERM in the middle of the showing
         return 1
 
 
-async def _demo(console: Console, *, once: bool) -> int:
+async def _demo(console: Console, *, once: bool, dialect: str) -> int:
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # so that everything is taken down
-    async with scene() as stage:
+    async with scene(dialect=dialect) as stage:
         try:
             async with asyncio.timeout(SHOWING_S):
                 wrong = await _showing(console, stage)
@@ -67,6 +69,7 @@ async def _showing(console: Console, stage: Scene) -> list[str]:
         console,
         {
             "provider": f"{stage.provider.base_url}  (built in: it has manners, but no model)",
+            "dialect": stage.provider.dialect,
             "door": stage.base_url,
             "metrics": f"http://127.0.0.1:{stage.door.admin_port}/metrics",
             "ledger": stage.ledger_path,
@@ -80,7 +83,7 @@ async def _showing(console: Console, stage: Scene) -> list[str]:
         console.print(Text.assemble(("you        ", "bold"), PROMPT))
         console.print(Text(f"{MODEL}  ", "bold"), end="")
         request_id, text, done = await _ask(
-            session, stage, lambda part: console.print(Text(part), end="", soft_wrap=True)
+            session, stage, lambda part, style: console.print(Text(part, style), end="", soft_wrap=True)
         )
         console.print()
         after = await _balance(session, stage)
@@ -89,9 +92,10 @@ async def _showing(console: Console, stage: Scene) -> list[str]:
     _chapter(console, "Its row in the ledger")
     _record(console, {name: "–" if row is None else row[name] for name in _ROW})
     _chapter(console, "What it cost")
-    _costs(console, answer.usage)
+    if answer.counts is not None:
+        _costs(console, answer.counts)
     _record(console, {"balance before": f"{before} USD", "balance after": f"{after} USD"})
-    wrong = disagreements(Seen(answer.texts[0], text, done, answer.usage, row, before, after), PRICES)
+    wrong = disagreements(Seen(answer.texts[0], text, done, answer.counts, row, before, after), PRICES)
     console.print()
     for line in wrong:
         console.print(Text(f"✗ {line}", "bold red"))
@@ -132,16 +136,20 @@ def _snippets(stage: Scene) -> dict[str, str]:
             "for chunk in stream:\n"
             '    print(chunk.choices[0].delta.content or "", end="", flush=True)'
         ),
+        "A failure of the provider, instead of the message": (
+            f"{COMMAND} KIND, {COMMAND} KIND {HIDDEN} (under a 200), or {COMMAND} KIND {LATE} (in a stream's middle)\n"
+            f"KIND is one of {', '.join(sorted(KINDS))}"
+        ),
         "The ledger": shlex.join(["sqlite3", "-readonly", "-box", str(stage.ledger_path), query]),
         "The command line": shlex.join(["nexus-proxy", "--config", str(stage.config_path), "account", "list"]),
     }
 
 
-async def _ask(session: aiohttp.ClientSession, stage: Scene, said: Callable[[str], None]) -> tuple[str, str, bool]:
+async def _ask(session: aiohttp.ClientSession, stage: Scene, said: Callable[[str, str], None]) -> tuple[str, str, bool]:
     """Send one request and return its id, the text, and whether it ended with [DONE]."""
     messages = [dict(SYSTEM), {"role": "user", "content": PROMPT}]
     body = {"model": MODEL, "messages": messages, "stream": True}
-    text, done = "", False
+    text, done, thinks = "", False, False
     async with session.post(f"{stage.base_url}/chat/completions", json=body) as response:
         await _must_be_200(response)
         with contextlib.suppress(aiohttp.ClientPayloadError):  # cut: then there was no [DONE]
@@ -151,9 +159,14 @@ async def _ask(session: aiohttp.ClientSession, stage: Scene, said: Callable[[str
                     done = True
                 elif line.startswith(b"data:"):
                     for choice in json.loads(data).get("choices") or ():
-                        part = choice["delta"].get("content") or ""
+                        delta = choice.get("delta") or {}
+                        thought = delta.get("reasoning_content") or delta.get("reasoning") or ""
+                        part = delta.get("content") or ""
+                        said(thought, "dim")
+                        said("\n\n" if part and thinks else "", "")
+                        said(part, "")
+                        thinks = bool(thought) or (thinks and not part)
                         text += part
-                        said(part)
         return response.headers["x-request-id"], text, done
 
 
@@ -193,11 +206,11 @@ def _record(console: Console, record: Mapping[str, Any]) -> None:
     console.print(table)
 
 
-def _costs(console: Console, usage: Mapping[str, Any]) -> None:
+def _costs(console: Console, counts: Counts) -> None:
     table = Table("kind of token", box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
     for heading in ("tokens", "USD per million", "USD"):
         table.add_column(heading, justify="right")
-    found = lines(usage, PRICES)
+    found = lines(counts, PRICES)
     for line in found:
         amount = Decimal(line.amount.numerator) / line.amount.denominator  # ends: the denominator is a power of ten
         table.add_row(line.kind, str(line.tokens), line.price, f"{amount:.9f}")

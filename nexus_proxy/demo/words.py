@@ -44,6 +44,12 @@ def compose(messages: list[dict[str, Any]], index: int) -> str:
     )
 
 
+def think(messages: list[dict[str, Any]]) -> str:
+    """Return what goes before the answer, of a provider that thinks aloud."""
+    words = len(text_of(messages[-1]).split())
+    return f"The message has {words} words. A greeting, an echo and an honest word will do. 想好了。"
+
+
 def sample_arguments(parameters: dict[str, Any]) -> dict[str, Any]:
     """Return arguments that fit the required part of a tool's JSON schema, as far as its types go."""
     properties = parameters.get("properties") or {}

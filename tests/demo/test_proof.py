@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from nexus_proxy.demo.proof import Seen, charge, disagreements, lines
+from nexus_proxy.demo.shapes import Counts
 
 PRICES = {"input": "0.50", "cached_input": "0.05", "output": "2.00"}
-USAGE = {"prompt_tokens": 21, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 9}}
+COUNTS = Counts(prompt=21, cached=9, cache_write=0, completion=7, reasoning=0)
 DUE = Decimal("0.00002045")  # (12 × 0.50 + 9 × 0.05 + 7 × 2.00) / 1,000,000
 ROW = {
     "state": "posted",
@@ -20,16 +21,16 @@ ROW = {
     "completion_tokens": 7,
     "charge": "0.00002045",
 }
-TRUE = Seen("hi", "hi", True, USAGE, ROW, Decimal("5.00"), Decimal("5.00") - DUE)
+TRUE = Seen("hi", "hi", True, COUNTS, ROW, Decimal("5.00"), Decimal("5.00") - DUE)
 
 
 def test_the_truth_agrees() -> None:
-    assert charge(lines(USAGE, PRICES)) == DUE
+    assert charge(lines(COUNTS, PRICES)) == DUE
     assert disagreements(TRUE, PRICES) == []
 
 
 def test_e07_the_sum_is_rounded_up_once() -> None:
-    assert charge(lines({**USAGE, "completion_tokens": 1}, {**PRICES, "output": "0.0001"})) == Decimal("0.000006451")
+    assert charge(lines(replace(COUNTS, completion=1), {**PRICES, "output": "0.0001"})) == Decimal("0.000006451")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def test_e07_the_sum_is_rounded_up_once() -> None:
         ({"got_done": False}, "[DONE]"),
         ({"after": Decimal("5.00")}, "balance"),
         ({"row": None}, "no row"),
+        ({"counts": None}, "no usage"),
         ({"row": {**ROW, "charge": "0.00002046"}}, "charge"),
         ({"row": {**ROW, "cached_tokens": 0}}, "cached_tokens"),
         ({"row": {**ROW, "end_state": "crashed"}}, "end_state"),

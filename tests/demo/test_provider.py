@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI, AuthenticationError, BadRequestError
 
+from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.demo.failures import FAILURES, KINDS
 from nexus_proxy.demo.provider import DemoProvider
+from nexus_proxy.demo.shapes import SHAPES
 from nexus_proxy.demo.words import pieces, sample_arguments
 
 HELLO = [{"role": "user", "content": "Hello there"}]
@@ -52,7 +55,9 @@ async def test_answer_echoes_the_prompt_and_counts_its_pieces(provider: DemoProv
     assert answer.usage is not None
     assert answer.usage.completion_tokens == len(pieces(text))
     assert provider.sent[-1].texts == (text,)
-    assert provider.sent[-1].usage["prompt_tokens"] == answer.usage.prompt_tokens
+    counts = provider.sent[-1].counts
+    assert counts is not None
+    assert counts.prompt == answer.usage.prompt_tokens
 
 
 async def test_stream_is_the_same_text_with_usage_only_if_asked(provider: DemoProvider, client: AsyncOpenAI) -> None:
@@ -75,13 +80,15 @@ async def test_stream_is_the_same_text_with_usage_only_if_asked(provider: DemoPr
 
 async def test_repeated_messages_count_as_cached(provider: DemoProvider, client: AsyncOpenAI) -> None:
     await ask(client, messages=HELLO)
-    first = provider.sent[-1].usage
-    assert first["prompt_tokens_details"]["cached_tokens"] == 0
+    first = provider.sent[-1].counts
+    assert first is not None
+    assert first.cached == 0
     longer = [*HELLO, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Again"}]
     await ask(client, messages=longer)
-    second = provider.sent[-1].usage
-    assert 0 < second["prompt_tokens_details"]["cached_tokens"] <= first["prompt_tokens"]
-    assert second["prompt_tokens"] > first["prompt_tokens"]
+    second = provider.sent[-1].counts
+    assert second is not None
+    assert 0 < second.cached <= first.prompt
+    assert second.prompt > first.prompt
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
@@ -130,3 +137,35 @@ async def test_wrong_credential_and_wrong_body_are_refused(provider: DemoProvide
     ):
         assert response.status == 400
     assert not provider.sent
+
+
+async def test_it_fails_on_demand_in_the_words_of_its_dialect() -> None:
+    said = {
+        ("moonshot", "/fail no_money"): (429, b"exceeded_current_quota_error"),
+        ("zhipu", "/fail no_money"): (429, b'"1113"'),
+        ("minimax", "/fail no_money hidden"): (200, b'"status_code":1008'),
+        ("spark", "/fail rate_limit hidden"): (200, b'"code":11203'),
+        ("siliconflow", "/fail auth"): (401, b'"Invalid token'),
+        ("deepseek", "/fail no_money late"): (200, b'"code":"invalid_request_error"'),
+        ("yi", "/fail overloaded"): (529, b"overloaded"),
+        ("yi", "/fail something"): (200, b"/fail something"),  # no kind that it knows: an ordinary prompt
+    }
+    for (dialect, prompt), (status, words) in said.items():
+        provider = DemoProvider(dialect=dialect, pace_s=0)
+        await provider.start()
+        headers = {"Authorization": f"Bearer {provider.api_key}"}
+        for streamed in (False, True):
+            body = {"model": "m", "messages": [{"role": "user", "content": prompt}], "stream": streamed}
+            async with (
+                aiohttp.ClientSession(headers=headers) as session,
+                session.post(f"{provider.base_url}/chat/completions", json=body) as response,
+            ):
+                assert response.status == status
+                assert streamed or words in await response.read()
+        await provider.stop()
+
+
+def test_every_dialect_has_a_shape_and_all_kinds_of_failures() -> None:
+    assert SHAPES.keys() == FAILURES.keys() == load_catalogue().dialects.keys()
+    for failures in FAILURES.values():
+        assert failures.keys() == KINDS

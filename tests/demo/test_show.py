@@ -1,5 +1,6 @@
 """`nexus-proxy demo`, the whole of it: a real door, a real provider, a real ledger."""
 
+import functools
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from openai import OpenAI
 from rich.console import Console
 
 from nexus_proxy.demo import scene, show
+from nexus_proxy.demo.shapes import SHAPES
 
 PROGRAM = [sys.executable, "-m", "nexus_proxy"]
 
@@ -58,6 +60,23 @@ def test_once_fails_if_the_charge_is_another(monkeypatch: pytest.MonkeyPatch) ->
     assert show.run(Console(file=out, width=200), once=True) == 1
     assert "✗ the balance went down by" in out.getvalue()
     assert "✗ the row's charge is" in out.getvalue()
+
+
+@pytest.mark.parametrize("dialect", sorted(SHAPES))
+def test_every_dialect_is_shown_with_the_same_proof(monkeypatch: pytest.MonkeyPatch, dialect: str) -> None:
+    monkeypatch.setattr("nexus_proxy.demo.show.scene", functools.partial(scene.scene, pace_s=0))
+    out = io.StringIO()
+    assert show.run(Console(file=out, width=200), once=True, dialect=dialect) == 0, out.getvalue()
+    shown = out.getvalue()
+    assert re.search(rf"dialect +{dialect}\b", shown)
+    assert f"You said: “{show.PROMPT}”" in shown
+    assert "agree to the last nano-dollar" in shown
+
+
+def test_a_dialect_that_nobody_speaks_is_wrong_usage() -> None:
+    done = subprocess.run([*PROGRAM, "demo", "--dialect", "latin"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "moonshot" in done.stderr
 
 
 def test_it_serves_until_interrupted(tmp_path: Path) -> None:

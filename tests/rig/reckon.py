@@ -22,14 +22,22 @@ class Truth:
 
 
 def charge_nano(usage: Mapping[str, Any], price: Mapping[str, str]) -> int:
-    """Return the exact charge of a usage object at a flat price per million tokens, rounded up once."""
+    """Return the exact charge of a usage object at a flat price per million tokens, rounded up once.
+
+    What was written to a cache costs as fresh input does where it has no price of its own; where thinking has one, all
+    of the output costs that once there was thinking.
+    """
     prompt, completion = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens") or 0
+    written = details.get("cache_creation_input_tokens") or 0
+    thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     of_input = Fraction(price["input"])
     of_cached = Fraction(price.get("cached_input", price["input"]))
-    total = (prompt - cached) * of_input + cached * of_cached + completion * Fraction(price["output"])
-    return ceil(total / 1_000_000 * NANO)
+    of_written = Fraction(price.get("cache_write", price["input"]))
+    of_output = Fraction(price.get("thinking", price["output"]) if thought else price["output"])
+    of_prompt = (prompt - cached - written) * of_input + cached * of_cached + written * of_written
+    return ceil((of_prompt + completion * of_output) / 1_000_000 * NANO)
 
 
 def nano(amount: object) -> int:
