@@ -9,16 +9,13 @@ only who is listening. Whatever fails, `_wind_up` settles the hold, answers the 
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
-
-import orjson
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.places import Places
-from nexus_proxy.core.refusal import read_refusal
+from nexus_proxy.core.refusal import read_error_body, read_refusal
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
 from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
@@ -30,6 +27,7 @@ from nexus_proxy.upstream.response import content_type_of, error_document, error
 from nexus_proxy.upstream.watch import Watch
 
 ERROR_BODY_MAX = 64 * 1024
+_LF = 10  # ends an event, and no credential has it
 END_GRACE_S = 2.0  # how long the end of the body, or a late usage, is waited for behind `[DONE]`
 
 
@@ -109,6 +107,7 @@ class Exchange:
         "_farewell",
         "_final",
         "_grace",
+        "_held",
         "_limits",
         "_loop",
         "_model",
@@ -174,6 +173,7 @@ class Exchange:
         self._encoding: str | None = None
         self._secret = upstream.secret
         self._echoed = False  # the provider sent our credential back
+        self._held = b""  # the last bytes, which could be the beginning of our credential: they wait for what follows
         self._choices = False  # what looks like a completion came, whatever else it looked like
         self._error_body = b""
         self._retry_after: int | None = None
@@ -517,6 +517,7 @@ class Exchange:
         """End the client's answer in this way; if its head is not out yet, as soon as it is. The first way counts."""
         if self._farewell is not None:
             return
+        self._deliver(b"", last=True)
         self._farewell = farewell
         client, self._client = self._client, None
         if client is not None:
@@ -537,7 +538,7 @@ class Exchange:
         )
 
     def _refusal(self) -> NexusError:
-        payload: Any = self.tap.refusal if self.tap is not None else _parse(self._error_body)
+        payload: Any = self.tap.refusal if self.tap is not None else read_error_body(self._error_body)
         return read_refusal(
             self._status,
             payload,
@@ -548,9 +549,16 @@ class Exchange:
 
     # --- small steps ------------------------------------------------------------------------------------------
 
-    def _deliver(self, data: bytes) -> None:
+    def _deliver(self, data: bytes, *, last: bool = False) -> None:
+        """Give bytes to the client. What could be the beginning of our credential waits, unless these are the last."""
+        if self._held:
+            data, self._held = self._held + data, b""
         if not data or self._client_gone or self._farewell is not None or self._is_echo(data):
             return
+        if not last and data[-1] != _LF and (size := beginning_size(data, self._secret)):
+            data, self._held = data[:-size], data[-size:]
+            if not data:
+                return
         if self._client is not None:
             self._client.send(data)
             return
@@ -610,10 +618,11 @@ def _cut(client: Client) -> None:
     client.cut()
 
 
-def _parse(body: bytes) -> Any:
-    with suppress(orjson.JSONDecodeError):
-        return orjson.loads(body)
-    text = body.removeprefix(b"data:").strip()  # an error body in the clothes of a stream (Qwen)
-    with suppress(orjson.JSONDecodeError):
-        return orjson.loads(text)
-    return None
+def beginning_size(data: bytes, secret: bytes) -> int:
+    """Return how many of the last bytes could be the beginning of the secret, less than all of it."""
+    at = max(0, len(data) - len(secret) + 1)
+    while (at := data.find(secret[:1], at)) >= 0:
+        if secret.startswith(data[at:]):
+            return len(data) - at
+        at += 1
+    return 0

@@ -67,12 +67,12 @@ async def test_models_of_the_catalogue_are_listed_as_clients_expect_them(tmp_pat
     path = tmp_path / "nexus.toml"
     path.write_text("".join(f'[providers.{name}]\napi_key_env = "K"\n' for name in ("deepseek", "siliconflow-intl")))
     config = load(path, {}, secrets=False)
-    app = web.Application()
-    app[CONFIG] = config
+    parts: Any = SimpleNamespace(config=config)
+    key: Any = SimpleNamespace(models=None)
 
     def asked(model: str) -> web.Request:
-        made = make_mocked_request("GET", "/", match_info={"id": model}, app=app)
-        made[KEY] = cast(Any, SimpleNamespace(models=None))
+        made = make_mocked_request("GET", "/", match_info={"id": model})
+        made[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
         return made
 
     listed = json_of(await list_models(asked("")))["data"]

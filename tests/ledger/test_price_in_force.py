@@ -1,7 +1,6 @@
 """The price of a request is the one in force when its hold was made, whatever is declared or begins before it ends."""
 
 import asyncio
-import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,8 +64,7 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 def make_hold(book: Book, price: Price, opened_ms: int, request_id: str = "r1") -> Hold:
     account_id, key_id = book.customer("acme", NANO)
-    op = dataclasses.replace(
-        hold(account_id, key_id, bound_nano(price.tiers, 2000, 500), request_id),
+    op = hold(account_id, key_id, bound_nano(price.tiers, 2000, 500), request_id)._replace(
         price_id=price.price_id,
         model="m",
         provider="p",

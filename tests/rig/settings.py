@@ -46,6 +46,7 @@ def settings(upstream_url: str, overrides: Mapping[str, Any] | None = None) -> d
                 "price": PRICES[shape],
                 "context": 131072,
                 "max_output": 8192,
+                "limit_covers_thinking": True,  # so that a row can be told by its output bound
             }
             for shape in SHAPES
         },
