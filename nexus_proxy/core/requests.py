@@ -9,8 +9,8 @@ model's allowance, and then its payload does not count. Whatever else a prompt c
 that we do not know) has no bound but the model's context.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,8 +29,7 @@ _MESSAGE_LISTS = frozenset({"tool_calls", "function_call", "reasoning_details", 
 _FILE_REFERENCE = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
 
 
-@dataclass(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(NamedTuple):
     """A checked request; `body` is the parsed object, nulls of top-level parameters removed."""
 
     model: str
@@ -38,19 +37,24 @@ class ChatRequest:
     include_usage: bool  # the client asked for the usage event itself
     n: int
     output_limit: int | None  # tokens, from max_tokens or max_completion_tokens
-    body: dict[str, Any] = field(repr=False)  # the prompt: for no log
+    body: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"ChatRequest({self.model!r})"  # the prompt: for no log
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """What goes upstream, and what it can cost at most."""
 
-    body: bytes = field(repr=False)  # the prompt: for no log
+    body: bytes
     stream: bool
     usage_injected: bool  # we asked for a usage event that the client did not ask for
     input_bound: int  # tokens
     output_bound: int  # tokens, over all choices
     prompt_estimate: int  # tokens: ceil(text bytes / 4) plus media allowances
+
+    def __repr__(self) -> str:
+        return f"Outgoing({len(self.body)} bytes)"  # the prompt: for no log
 
 
 def parse_chat(raw: bytes) -> ChatRequest:

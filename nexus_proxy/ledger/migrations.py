@@ -10,14 +10,19 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.schema import TABLES
 from nexus_proxy.ledger.views import VIEWS
 
+_HAS_SEQ = "SELECT 1 FROM pragma_table_info('entries') WHERE name = 'seq'"
 STEPS: tuple[str, ...] = (TABLES + VIEWS,)
 
 
 def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:
-    """Bring the file to the newest version. LedgerError if a newer program has written it."""
+    """Bring the file to the newest version. LedgerError if a newer program has written it, or one too old to know."""
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):
         raise LedgerError(f"the ledger has version {version}, this program knows up to {len(steps)}: use a newer one")
+    if version == 1 and not connection.execute(_HAS_SEQ).fetchone():
+        raise LedgerError(
+            "the ledger is from before the first release; this program cannot read it"
+        )
     for number, step in enumerate(steps[version:], version + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -282,6 +282,18 @@ def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         SqliteStore(tmp_path / "nexus.db").open()
 
 
+def test_a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript("CREATE TABLE entries (request_id TEXT); PRAGMA user_version = 1;")
+    connection.close()
+    with pytest.raises(LedgerError, match="before the first release"):
+        SqliteStore(path).open()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("entries",)]
+    connection.close()
+
+
 def test_a_ledger_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     with opened(tmp_path / "nexus.db") as book:
         book.one("PRAGMA user_version")
