@@ -1,31 +1,35 @@
-"""The processes of a measurement: how one is started, on which core it runs, and what CPU time it has used.
+"""The processes of a measurement: how one is started, on which core it runs, what CPU time and memory it has used.
 
 Strategy: the one that is measured has a core to itself; whatever makes the load shares the other one. A process is
-pinned by its threads, since the kernel pins threads.
+started on its core, so that every thread and every child of it stays there. A process counts with its children, since a
+server may be several.
 """
 
 import asyncio
 import contextlib
 import os
+import resource
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[2]
 _TICKS_S = os.sysconf("SC_CLK_TCK")
 
 
 @contextlib.asynccontextmanager
-async def program(module: str, *arguments: str) -> AsyncIterator[tuple[int, int]]:
-    """Run a module that prints its port; yields pid and port, and kills it at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, cwd=_ROOT
-    )
+async def program(module: str, *arguments: str, core: int) -> AsyncIterator[tuple[int, int]]:
+    """Run a module that prints its port, on that core; yields pid and port, and kills it at the end."""
+    with pinned_here(core):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", module, *arguments, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+        )
     assert process.stdout is not None
     try:
         yield process.pid, int(await process.stdout.readline())
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
 
 
@@ -35,15 +39,9 @@ def cores() -> tuple[int, int]:
     return usable[-1], usable[0]
 
 
-def pin(pid: int, core: int) -> None:
-    """Let all threads that a process has now, and those that they start, run on this core only."""
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
-
-
 @contextlib.contextmanager
 def pinned_here(core: int) -> Iterator[None]:
-    """Run this thread on that core for the length of a block."""
+    """Run this thread, and what it starts, on that core for the length of a block."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -52,7 +50,34 @@ def pinned_here(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def raise_open_files() -> int:
+    """Let this process and what it starts open as many files as the system grants; return how many."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else sys.maxsize
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all that descend from it."""
+    found = [pid]
+    for parent in found:  # it grows meanwhile
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in Path(f"/proc/{parent}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
+    return found
+
+
 def cpu_us(pid: int) -> int:
-    """Return the CPU time that a process has used, user and system, in steps of the kernel's clock (10 ms)."""
+    """Return the CPU time that a process and its children use, user and system, in steps of the kernel's clock."""
+    return sum(_ticks(member) for member in family(pid)) * 1_000_000 // _TICKS_S
+
+
+def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # the name before it may hold anything
-    return (int(fields[11]) + int(fields[12])) * 1_000_000 // _TICKS_S
+    return int(fields[11]) + int(fields[12])
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the memory that a process and its children have resident."""
+    pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in family(pid))
+    return pages * resource.getpagesize()

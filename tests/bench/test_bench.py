@@ -1,0 +1,167 @@
+"""The benchmark as a whole: it runs, it counts right, and it reports nothing that is not so. Never how fast."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench.__main__ import SYSTEMS, Options, main, run
+from tests.bench.door import Door
+from tests.bench.loaded import Size
+from tests.bench.proxies import NGINX_BINARY
+from tests.bench.rounds import Sample
+from tests.bench.scenarios import SCENARIOS, Setting
+from tests.bench.systems import Direct, Place, Worthless
+from tests.bench.test_load import hang_up
+
+THERE = tuple(name for name in SYSTEMS if name != "nginx" or NGINX_BINARY is not None)
+SHORT = Options(
+    scenarios=("json-1", "stream-burst", "stream-50", "memory", "prompt-beside"),
+    systems=THERE,
+    rounds=1,
+    setting=Setting(seconds=0.1, open_streams=20, paced_streams=5),
+    size=Size(accounts=20, keys=50, rows=300),
+)
+
+
+async def test_every_system_is_measured_and_the_doors_are_proved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+    prove = Door.prove
+
+    async def prove_thrice(door: Door) -> str:
+        for streamed in (False, True):
+            door.served[streamed] += 1
+            with pytest.raises(Worthless, match="the ledger has"):
+                await prove(door)
+            door.served[streamed] -= 1
+            refused.append(door.name)
+        return await prove(door)
+
+    monkeypatch.setattr(Door, "prove", prove_thrice)
+    samples, proofs = await run(SHORT, tmp_path, lambda _: None)
+    assert refused == ["door", "door", "door-loaded", "door-loaded"]
+    expected = [
+        (scenario, system) for scenario in SHORT.scenarios for system in THERE if system in SCENARIOS[scenario].systems
+    ]
+    assert sorted((sample.scenario, sample.system) for sample in samples) == sorted(expected)
+    assert [proof.partition(":")[0] for proof in proofs] == list(THERE)
+    assert sum("ledger verify found nothing" in proof for proof in proofs) == 2
+    for sample in samples:
+        assert all(value > 0 for name, value in sample.figures.items() if name.endswith("/s")), sample
+        assert ("added p50 ms" in sample.figures) == (
+            sample.system != "direct" and "direct" in SCENARIOS[sample.scenario].systems
+        )
+
+
+@pytest.mark.parametrize("scenario", ["json-1", "stream-burst", "stream-50", "prompt-beside"])
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", b""])
+async def test_a_request_that_fails_makes_the_run_worthless(scenario: str, answer: bytes, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        await hang_up(writer)
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        system = Direct(Place(tmp_path, server.sockets[0].getsockname()[1], 0))
+        await system.start()
+        with pytest.raises(Worthless, match=r"direct: (requests|streams) failed"):
+            await SCENARIOS[scenario].run(system, Setting(seconds=0.1, paced_streams=2))
+    assert not system.served
+
+
+async def test_a_log_that_lost_lines_makes_the_run_worthless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(Place(tmp_path, 9, 0))
+
+    async def metric(name: str) -> float:
+        return float(name == "nexus_log_lines_dropped_total")
+
+    monkeypatch.setattr(door.door, "metric", metric)
+    with pytest.raises(Worthless, match="1 lines of the log"):
+        await door._look()
+
+
+Result = Callable[..., Awaitable[tuple[list[Sample], list[str]]]]
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Callable[[Result], None]:
+    """Let the command run something else."""
+    monkeypatch.setattr(bench, "raise_open_files", lambda: 20_000)
+    return lambda result: monkeypatch.setattr(bench, "run", result)
+
+
+def test_the_command_leaves_a_report(tmp_path: Path, running: Callable[[Result], None]) -> None:
+    asked: list[Options] = []
+    directories: list[Path] = []
+
+    async def result(options: Options, directory: Path, _: object) -> tuple[list[Sample], list[str]]:
+        asked.append(options)
+        directories.append(directory)
+        return [Sample("json-1", "door", 1, {"requests/s": 1234.0})], ["door: fine"]
+
+    running(result)
+    arguments = ["--scenario", "json-*", "start", "--system", "door", "--peer", "portkey", "--rounds", "2"]
+    assert main([*arguments, "--rows", "7", "--out", str(tmp_path / "out")]) == 0
+    assert asked[0].scenarios == ["json-1", "json-32", "json-256", "json-half", "start"]
+    assert (asked[0].systems, asked[0].rounds, asked[0].size.rows) == (["door", "portkey"], 2, 7)
+    text = (tmp_path / "out" / "report.txt").read_text("utf-8")
+    assert not directories[0].exists()  # a temporary one
+    assert "1,234" in text
+    assert "door: fine" in text
+    assert "1234" in (tmp_path / "out" / "rounds.csv").read_text("utf-8")
+
+
+def test_the_command_reports_nothing_of_a_worthless_run(
+    tmp_path: Path, running: Callable[[Result], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def result(*_: object) -> tuple[list[Sample], list[str]]:
+        raise Worthless("door: requests failed")
+
+    running(result)
+    assert main(["--system", "door", "--out", str(tmp_path / "out")]) == 1
+    assert "Nothing is reported: door: requests failed" in capsys.readouterr().out
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scenario", "json-3"], "there is no scenario 'json-3'"),
+        (["--system", "apache"], "invalid choice"),
+        (["--streams", "10000"], "20000 open files are not enough for 10000 streams"),
+    ],
+)
+def test_wrong_usage(
+    arguments: Sequence[str], said: str, running: Callable[[Result], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    running(lambda *_: pytest.fail("it ran"))
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_nginx_is_not_pretended(
+    tmp_path: Path,
+    running: Callable[[Result], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bench, "NGINX_BINARY", None)
+    asked: list[Options] = []
+
+    async def result(options: Options, *_: object) -> tuple[list[Sample], list[str]]:
+        asked.append(options)
+        return [Sample("json-1", "door", 1, {"requests/s": 1.0})], []
+
+    running(result)
+    assert main(["--out", str(tmp_path)]) == 0
+    assert "nginx" not in asked[0].systems
+    assert "nginx is not installed" in (tmp_path / "report.txt").read_text("utf-8")
+    with pytest.raises(SystemExit):
+        main(["--system", "nginx", "--out", str(tmp_path)])
+    assert "nginx is not installed" in capsys.readouterr().err

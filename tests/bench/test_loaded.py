@@ -1,0 +1,34 @@
+"""A ledger that was made is one that could have grown."""
+
+from contextlib import closing
+from pathlib import Path
+from sqlite3 import connect
+
+import pytest
+
+from nexus_proxy import config
+from nexus_proxy.ledger.verify import verify
+from tests.bench import loaded
+from tests.bench.loaded import Size, fill, keys
+from tests.rig.settings import ENVIRON, settings, write
+
+
+def test_an_empty_one_can_be_made_too(tmp_path: Path) -> None:
+    write(tmp_path / "nexus.toml", settings("http://127.0.0.1:9"))
+    fill(tmp_path / "made.db", config.load(tmp_path / "nexus.toml", ENVIRON), Size(accounts=2, keys=3, rows=0))
+    assert verify(tmp_path / "made.db") == []
+
+
+def test_it_has_what_was_asked_for_and_proves_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "BATCH", 150)  # several, and the last one not full
+    write(tmp_path / "nexus.toml", settings("http://127.0.0.1:9"))
+    size = Size(accounts=100, keys=200, rows=1_000)
+    fill(tmp_path / "made.db", config.load(tmp_path / "nexus.toml", ENVIRON), size)
+    assert verify(tmp_path / "made.db") == []
+    with closing(connect(tmp_path / "made.db")) as db:
+        counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("balances", "keys", "usage")]
+        states = db.execute("SELECT state, count(DISTINCT account_id) > 50 FROM requests GROUP BY 1").fetchall()
+    assert counts == [100, 200, 1_000]
+    assert states == [("posted", 1)]
+    assert keys(size) == keys(size)
+    assert len(set(keys(size))) == 200

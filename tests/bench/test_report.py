@@ -1,0 +1,59 @@
+"""What is reported is what was found."""
+
+import csv
+import importlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.bench import plot, report
+from tests.bench.rounds import Sample
+
+SAMPLES = [
+    Sample("json-32", system, number, {"requests/s": rate * number, "core %": 90.0})
+    for number in (1, 2, 3)
+    for system, rate in (("door", 50.0), ("door-loaded", 25.0), ("nginx", 200.0), ("direct", 400.0))
+]
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_medians_and_comparisons() -> None:
+    found = report.spreads(SAMPLES)
+    assert found["json-32", "door", "requests/s"].middle == 100
+    assert sorted(report.ratios(found)) == [
+        ("json-32", "door", "nginx", "requests/s", 0.25),
+        ("json-32", "door-loaded", "door", "requests/s", 0.5),
+    ]
+
+
+def test_files_and_tables_have_it(tmp_path: Path) -> None:
+    report.write(SAMPLES, tmp_path)
+    assert len(rows(tmp_path / "rounds.csv")) == 24
+    summary = {(row["system"], row["measure"]): row for row in rows(tmp_path / "summary.csv")}
+    assert [summary["door", "requests/s"][key] for key in ("median", "least", "most")] == ["100", "50", "150"]
+    assert [row["ratio"] for row in rows(tmp_path / "ratios.csv")] == ["0.25", "0.5"]
+    console = Console(record=True, width=130)
+    report.show(SAMPLES, console)
+    text = console.export_text()
+    assert "JSON, 32 connections" in text
+    assert "100 ±50%" in text
+    assert "door / nginx: requests/s × 0.25" in text
+
+
+def test_a_plot_is_drawn_if_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = plot.draw(SAMPLES, tmp_path / "plot.png")
+    assert drawn == (find_spec("matplotlib") is not None)
+    assert (tmp_path / "plot.png").exists() == drawn
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert plot.draw(SAMPLES, tmp_path / "other.png") is False
+    assert not (tmp_path / "other.png").exists()
