@@ -20,9 +20,7 @@ def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> N
     if version > len(steps):
         raise LedgerError(f"the ledger has version {version}, this program knows up to {len(steps)}: use a newer one")
     if version == 1 and not connection.execute(_HAS_SEQ).fetchone():
-        raise LedgerError(
-            "the ledger is from before the first release; this program cannot read it"
-        )
+        raise LedgerError("the ledger is from before the first release; this program cannot read it")
     for number, step in enumerate(steps[version:], version + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")

@@ -131,9 +131,9 @@ def _requests(
                  usage.completion, 0, at_ms, 200, "complete", "reported", charge_nano, 0, cost_nano, 100, 1_000)
             )  # fmt: skip
             entry_id += 1
-            entry = Entry(entry_id, at_ms, "charge", key.account_id, REVENUE, charge_nano, request_id)
-            digest = chain(digest, entry)
-            entries.append((*entry, digest))
+            moved = (entry_id, at_ms, "charge", key.account_id, REVENUE, charge_nano)
+            digest = chain(digest, tuple(Entry(*moved, request_id)))
+            entries.append((*moved, number + 1, None, None, "", digest))  # the row has the request's number
         db.executemany(_REQUEST, requests)
         db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
         say(f"making a ledger: {end:,} of {size.rows:,} rows")
