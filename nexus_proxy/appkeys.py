@@ -54,7 +54,7 @@ class Call:
     """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
 
     model: Model
-    outgoing: Outgoing
+    outgoing: Outgoing | None  # until it is taken
     upstream: Upstream
     reservation: Reservation
     taken: bool = False

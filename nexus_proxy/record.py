@@ -102,5 +102,7 @@ def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
         first_byte_ms=None if first_byte_s is None else int(first_byte_s * 1000),
         duration_ms=int(duration_s * 1000),
     )
+    if exchange.echoed:
+        parts.logger.error("credential_echoed", request_id=hold.request_id, provider=provider)
     if code in ("upstream_auth", "upstream_no_funds"):
         parts.logger.error("provider_account", provider=provider, code=code)

@@ -85,7 +85,7 @@ def reserved(**changes: Any) -> Any:
 async def test_the_line_of_an_exchange(desk: Desk) -> None:
     visit = desk.visit()
     know(visit, reservation=reserved())
-    exchange: Any = SimpleNamespace(first_byte=visit.started + 0.5, error=None, status=200)
+    exchange: Any = SimpleNamespace(first_byte=visit.started + 0.5, error=None, status=200, echoed=False)
     record_exchange("POST", visit, exchange)
     (line,) = desk.lines()
     assert 2_000 <= line.pop("duration_ms") < 60_000
@@ -119,9 +119,11 @@ async def test_the_line_of_an_exchange(desk: Desk) -> None:
 async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
     visit = desk.visit()
     know(visit, reservation=reserved(verdict=None, settled=None, late=True))
-    exchange: Any = SimpleNamespace(first_byte=None, error=SimpleNamespace(code="upstream_no_funds"), status=503)
+    error = SimpleNamespace(code="upstream_no_funds")
+    exchange: Any = SimpleNamespace(first_byte=None, error=error, status=503, echoed=True)
     record_exchange("POST", visit, exchange)
-    line, alarm = desk.lines()
+    line, echo, alarm = desk.lines()
+    assert (echo["event"], echo["level"], echo["request_id"]) == ("credential_echoed", "error", "req-1")
     assert (line["status"], line["code"], line["late"]) == (503, "upstream_no_funds", True)
     unknown = ("end_state", "usage_source", "prompt_tokens", "cached_tokens", "completion_tokens", "charge")
     assert {line[name] for name in (*unknown, "first_byte_ms")} == {None}

@@ -1,6 +1,6 @@
 """The call to the provider, and its answer on the way to the client.
 
-Strategy: the exchange runs in a task of its own; this handler only waits for its opening and lends it the client's
+Strategy: the exchange goes its own way; this handler only waits for its opening and lends it the client's
 socket. The client's head goes out when the first bytes of the answer are there; from then on the exchange writes.
 """
 
@@ -23,11 +23,13 @@ async def forward(request: web.Request) -> web.StreamResponse:
     visit = request[VISIT]
     call, parts = visit.call, visit.parts
     assert call is not None
+    outgoing, call.outgoing = call.outgoing, None  # it is the exchange's now, to let go of when it was heard
+    assert outgoing is not None
     config = parts.config
     exchange = Exchange(
         call.upstream,
         call.model,
-        call.outgoing,
+        outgoing,
         call.reservation,
         timeouts=config.server.timeouts,
         limits=config.server.limits,
@@ -39,7 +41,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
     if request.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
     call.taken = True
-    parts.supervisor.start(exchange, functools.partial(_over, request, visit))
+    parts.supervisor.start(exchange, functools.partial(_over, request.method, visit))
     try:
         opening = await exchange.opening
         if opening.whole is not None:
@@ -52,12 +54,13 @@ async def forward(request: web.Request) -> web.StreamResponse:
     finally:
         protocol.watcher = None
         exchange.client_left()  # nothing, if the answer is out
+        del exchange  # the error that it raised here holds this frame, and it holds the error
 
 
-def _over(request: web.Request, visit: Visit, exchange: Exchange) -> None:
+def _over(method: str, visit: Visit, exchange: Exchange) -> None:
     assert visit.call is not None
     visit.call.upstream.leave()
-    record_exchange(request.method, visit, exchange)
+    record_exchange(method, visit, exchange)
 
 
 def _whole(visit: Visit, opening: Opening) -> web.StreamResponse:

@@ -212,7 +212,9 @@ class Connection(asyncio.Protocol):
         self._flush()
         if self._sink is None:  # aborted, or bytes behind the end
             return
-        self.reusable = self._parser.should_keep_alive() and self._transport is not None
+        # Trap: after an early answer the rest of the request may never be taken, and the next one would wait behind it.
+        sent = self._transport is not None and self._transport.get_write_buffer_size() == 0
+        self.reusable = sent and self._parser.should_keep_alive()
         self._sink.on_end()
         self._sink = None
         if not self.reusable and self._transport is not None:

@@ -3,13 +3,14 @@
 Strategy: an exchange is driven by what happens to it (bytes, an end, a clock, the ledger's word), not by a task, and it
 outlives its client. The parser's callbacks move the bytes: provider → tap → client. Why the call is over is one value,
 `Cause`, set once; then it is settled, and only when that is durable the terminal bytes go. Everything after the cause
-is decided from that value and from what the tap saw. The client is a sink that may leave at any point, which changes
-only who is listening. Whatever fails, `_wind_up` settles the hold, answers the client and gives everything back.
+is decided from that value and from what the tap saw. The client may leave at any point, which changes only who is
+listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers the client and gives everything back.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
@@ -22,12 +23,14 @@ from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.upstream.connection import Connection, Headers
+from nexus_proxy.upstream.delivery import Client, Delivery
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.response import content_type_of, error_document, error_event, is_encoded, retry_after_ns
 from nexus_proxy.upstream.watch import Watch
 
 ERROR_BODY_MAX = 64 * 1024
-_LF = 10  # ends an event, and no credential has it
+LARGE_BODY_BYTES = 64 * 1024  # what is worth giving up early
+BEHIND_BYTES_MAX = 1 << 20  # of what comes behind `[DONE]`
 END_GRACE_S = 2.0  # how long the end of the body, or a late usage, is waited for behind `[DONE]`
 
 
@@ -47,19 +50,6 @@ class Books(Protocol):
         will be."""
 
 
-class Client(Protocol):
-    """Who listens. None of these may raise or block."""
-
-    def send(self, data: bytes) -> None:
-        """Send bytes of the body now."""
-
-    def end(self) -> None:
-        """The answer is whole: end the body as its framing says."""
-
-    def cut(self) -> None:
-        """The answer is not whole: close the connection so that everybody can see it."""
-
-
 class Opening(NamedTuple):
     """What the client's response starts with. With `whole` it is all of it, settled by `verdict`."""
 
@@ -72,15 +62,21 @@ class Opening(NamedTuple):
         return f"Opening({self.content_type!r})"  # the answer: for no log
 
 
-class _Final(NamedTuple):
-    """What is said when the settlement is durable: the whole answer, or as far as it came."""
-
-    whole: bytes
-    prefix: bytes
-    verdict: Verdict | None
+P = ParamSpec("P")
 
 
-_NOTHING = _Final(b"", b"", None)
+def entry(step: "Callable[Concatenate[Exchange, P], None]") -> "Callable[Concatenate[Exchange, P], None]":
+    """Mark a way into an exchange: whatever it raises is a fault of our own, and winds the exchange up."""
+
+    @functools.wraps(step)
+    def guarded(exchange: "Exchange", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            step(exchange, *args, **kwargs)
+        except Exception as fault:  # noqa: BLE001 - the one place, see the strategy
+            exchange._wind_up(fault)
+
+    return guarded
+
 
 OnOver = Callable[["Exchange", BaseException | None], None]
 
@@ -90,41 +86,36 @@ class Exchange:
 
     __slots__ = (
         "_answered",
+        "_behind",
         "_books",
         "_choices",
-        "_client",
-        "_client_gone",
         "_connection",
         "_content_type",
+        "_delivery",
         "_dialing",
         "_drain_from",
         "_draining",
         "_drains",
-        "_echoed",
         "_encoding",
         "_ended",
         "_error_body",
-        "_farewell",
         "_final",
         "_grace",
-        "_held",
         "_limits",
         "_loop",
         "_model",
         "_on_over",
         "_outgoing",
         "_paused",
-        "_pending",
         "_received",
         "_retry_after",
         "_reused",
-        "_secret",
         "_sent",
         "_settled",
         "_status",
-        "_stream",
         "_upstream",
         "_upstream_over",
+        "_verdict",
         "_watch",
         "cause",
         "error",
@@ -157,23 +148,19 @@ class Exchange:
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[Connection] | None = None
         self._grace: asyncio.TimerHandle | None = None
-        self._client: Client | None = None
-        self._client_gone = self._draining = self._paused = False
+        self._delivery = Delivery(upstream.secret)
+        self._draining = self._paused = False
         self._drain_from = 0
-        self._pending: list[bytes] = []  # released before the client's head was out
-        self._farewell: Callable[[Client], None] | None = None  # how the client's answer ends; nothing follows it
-        self._stream = False  # bytes have been released: the client's answer is a 200 that began
         self._reused = self._sent = False
         self._upstream_over = False  # nothing more comes from the provider
         self._settled = self._answered = self._ended = False
-        self._final = _NOTHING
+        self._verdict: Verdict | None = None
+        self._final = b""  # what waits for the settlement: a whole answer, as much of it as came, or the terminal bytes
+        self._behind = 0  # bytes that came behind them
         self._received = 0
         self._status = 0
         self._content_type = ""
         self._encoding: str | None = None
-        self._secret = upstream.secret
-        self._echoed = False  # the provider sent our credential back
-        self._held = b""  # the last bytes, which could be the beginning of our credential: they wait for what follows
         self._choices = False  # what looks like a completion came, whatever else it looked like
         self._error_body = b""
         self._retry_after: int | None = None
@@ -184,46 +171,31 @@ class Exchange:
         self.first_byte: float | None = None  # the loop's time
         self.status = 0  # the HTTP status of the client's answer, 499 if it left before one began
 
+    @property
+    def echoed(self) -> bool:
+        """The provider sent our credential back."""
+        return self._delivery.echoed
+
     def begin(self, on_over: "OnOver") -> None:
         """Send the request. `on_over` is called once, when all is settled, said and given back; with the fault if one
         of our own ended it."""
         self._on_over = on_over
         if self.cause is not None:  # the client has left already, and the provider gets nothing
             self._loop.call_soon(self._conclude)
-            return
-        try:
-            connection = self._upstream.take_idle()
-            if connection is None:
-                self._dial()
-            else:
-                self._reused = True
-                self._send(connection)
-        except Exception as fault:  # noqa: BLE001 - see the strategy
-            self._wind_up(fault)
+        else:
+            self._call()
 
     # --- the client's side ------------------------------------------------------------------------------------
 
     def attach(self, client: Client) -> None:
         """Let the bytes flow, after an opening without `whole`."""
-        if self._client_gone:
-            return
-        self._client = client
-        for data in self._pending:
-            client.send(data)
-        self._pending.clear()
-        if self._farewell is not None and self._client is not None:
-            self._client = None  # all is said: its departure must not cut what was ended
-            self._farewell(client)
+        self._delivery.attach(client)
 
     def client_left(self) -> None:
         """Nobody listens any more: read on for the usage, within the limits, or stop."""
-        if self._client_gone:
+        if self._delivery.gone:
             return
-        self._client_gone = True
-        client, self._client = self._client, None
-        if client is not None:
-            client.cut()
-        self._pending.clear()
+        self._delivery.leave()
         self.resume()
         if not self.opening.done():
             self._open_error(ClientGone("The client left before an answer began."))
@@ -239,7 +211,9 @@ class Exchange:
 
     def pause(self) -> None:
         """The client cannot keep up: stop reading from the provider."""
-        if not self._paused and self.cause is None:
+        if self._answered:
+            self._end_stream()  # all that it needs is on its way; what comes behind `[DONE]` is not worth a buffer
+        elif not self._paused and self.cause is None:
             self._paused = True
             self._watch.pause()
             if self._connection is not None:
@@ -262,6 +236,8 @@ class Exchange:
 
     def on_head(self, status: int, headers: Headers) -> None:
         self._status = status
+        if len(self._outgoing.body) > LARGE_BODY_BYTES:
+            self._outgoing = self._outgoing._replace(body=b"")  # it was heard, so it is not sent again
         if status != 200:
             self._retry_after = retry_after_ns(headers)
             self._grace = self._loop.call_later(END_GRACE_S, self._finish, Cause.REFUSED)  # why may follow, or never
@@ -281,7 +257,7 @@ class Exchange:
         if tap is None:
             self._error_body += data[: ERROR_BODY_MAX - len(self._error_body)]
             return
-        if self._echoed:
+        if self._delivery.echoed:
             return
         self._choices = self._choices or b'"choices"' in data
         out = tap.feed(data)
@@ -291,6 +267,9 @@ class Exchange:
                 self.tap = tap = tap.settled
             # Not now: an answer that came whole is over before this runs, and needs neither clock nor journal.
             self._loop.call_soon(self._begin_watch)
+        if self._settled:
+            self._take_behind(out)
+            return
         if tap.refusal is not None:
             self._finish(Cause.REFUSED)
             return
@@ -306,28 +285,40 @@ class Exchange:
         ):
             self._finish(Cause.ABANDONED if self._draining else Cause.TOO_LONG)
 
+    def _take_behind(self, data: bytes) -> None:
+        """Let through what comes behind `[DONE]`, within bounds, and not before what it is behind."""
+        self._behind += len(data)
+        if self._behind > BEHIND_BYTES_MAX:
+            if self._answered:
+                self._end_stream()
+        elif self._answered:
+            self._deliver(data)
+        else:
+            self._final += data
+
+    @entry
     def _done_at_last(self) -> None:
         if self.tap is not None and self.cause is None:
             self.tap.end()
             self._finish(Cause.DONE)
 
+    @entry
     def on_end(self) -> None:
-        try:
-            if self.tap is not None:
-                self.tap.end()
-            self._upstream_over = True
-            refused = self.tap is None or self.tap.refusal is not None
-            self._finish(Cause.REFUSED if refused else Cause.ENDED)
-            if not self._stream:
-                self._conclude()  # now: no bytes are on their way to the client
-            elif self._answered:
-                self._end_stream()
-        except Exception as fault:  # noqa: BLE001 - see the strategy
-            self._wind_up(fault)
+        if self.tap is not None and not self._settled:
+            self.tap.end()
+        self._upstream_over = True
+        refused = self.tap is None or self.tap.refusal is not None
+        self._finish(Cause.REFUSED if refused else Cause.ENDED)
+        if not self._delivery.began:
+            self._conclude()  # now: no bytes are on their way to the client
+        elif self._answered:
+            self._end_stream()
 
+    @entry
     def on_broken(self, reason: str) -> None:
         assert self._connection is not None
         self._upstream_over = True
+        tap = self.tap
         if self.cause is not None:
             if self._answered:
                 self._end_stream()
@@ -338,34 +329,47 @@ class Exchange:
             self._dial()
         elif self._status not in (0, 200):
             self._finish(Cause.REFUSED)
+        elif tap is not None and tap.done:
+            tap.end()  # the usage may stand behind
+            self._finish(Cause.DONE)
         else:
-            self._finish(Cause.DONE if self.tap is not None and self.tap.done else Cause.BROKEN)
+            self._finish(Cause.BROKEN)
 
     def _is_stale(self, connection: Connection) -> bool:
-        retry = self._reused and self._upstream.provider.retry_stale and not self._client_gone
+        retry = self._reused and self._upstream.provider.retry_stale and not self._delivery.gone
         return retry and not connection.heard
 
     # --- from the first byte to the last ----------------------------------------------------------------------
+
+    @entry
+    def _call(self) -> None:
+        connection = self._upstream.take_idle()
+        if connection is None:
+            self._dial()
+        else:
+            self._reused = True
+            self._send(connection)
 
     def _dial(self) -> None:
         self._dialing = self._loop.create_task(self._upstream.connect())
         self._dialing.add_done_callback(self._dialed)
 
+    @entry
     def _dialed(self, dialing: asyncio.Task[Connection]) -> None:
         self._dialing = None
-        try:
-            connection = dialing.result()
-            if self.cause is None:
-                self._send(connection)
-            else:  # the client left meanwhile, or the server is ending, and the provider got nothing
-                connection.abort()
-        except UpstreamError as error:
+        # Asked, not raised: a traceback would hold this exchange, which holds the error.
+        error = None if dialing.cancelled() else dialing.exception()
+        if dialing.cancelled():
+            self.cause = self.cause or Cause.SHUT_DOWN
+        elif isinstance(error, UpstreamError):
             self.error = self.error or error
             self.cause = self.cause or Cause.BROKEN
-        except asyncio.CancelledError:
-            self.cause = self.cause or Cause.SHUT_DOWN
-        except Exception as fault:  # noqa: BLE001 - see the strategy
-            self._wind_up(fault)
+        elif error is not None:
+            self._wind_up(error)
+        elif self.cause is None:
+            self._send(dialing.result())
+        else:  # the client left meanwhile, or the server is ending, and the provider got nothing
+            dialing.result().abort()
         if self.cause is not None:
             self._conclude()
 
@@ -385,103 +389,110 @@ class Exchange:
             elif self._on_over is not None:
                 self._loop.call_soon(self._conclude)
 
+    @entry
     def _conclude(self) -> None:
         """Settle, and wait for that to be durable."""
-        if self._settled or self._ended:
-            return
-        try:
+        if not (self._settled or self._ended):
             self._settle_up()
             self._books.when_durable(self._durable)
-        except Exception as fault:  # noqa: BLE001 - see the strategy
-            self._wind_up(fault)
 
     def _settle_up(self) -> None:
-        cause, tap = self.cause, self.tap
+        cause, tap, delivery = self.cause, self.tap, self._delivery
         assert cause is not None
         self._watch.stop()
         if self._upstream_over or cause not in (Cause.ENDED, Cause.DONE):
             self._let_go()  # whatever else it sends, nobody is told
-        if self.error is None:
-            self.error = (
-                self._refusal() if cause is Cause.REFUSED else fault_of(cause, tap, encoded=self._encoding is not None)
-            )
+        if cause is Cause.REFUSED:
+            self.error = self._refusal()
+        elif self.error is None:
+            self.error = fault_of(cause, tap, encoded=self._encoding is not None)
         seen = self._seen(cause)
         ending, flags = ending_of(seen), flags_of(seen)
-        whole = prefix = b""
-        if tap is not None and not self._stream and cause is not Cause.REFUSED:
+        if tap is not None and cause is not Cause.REFUSED:
             if self.error is None:
-                whole = tap.release()
-                if self._is_echo(whole):
-                    whole, self.error = b"", UpstreamBroken("The provider's answer cannot be passed on.")
-                    ending = ending._replace(end_state=EndState.UPSTREAM_ERROR, began=False, usage=None)
-                    flags = flags_of(self._seen(cause))
-            elif not tap.streams:
-                prefix = tap.partial()  # it stopped in the middle: delivered as far as it came, and visibly cut
-        if self._client_gone and not self._stream:
+                self._final = tap.release()
+            elif not (delivery.began or tap.streams):
+                self._final = tap.partial()  # it stopped in the middle: delivered as far as it came, and visibly cut
+        if delivery.is_echo(self._final):
+            self.error = self.error or UpstreamBroken("The provider's answer cannot be passed on.")
+            self._final = b""
+            ending, flags = self._ending_of_echo(ending), ("credential_echoed",)
+        if delivery.gone and not delivery.began:
             self.status = 499
-        elif self._stream or whole or prefix:
+        elif delivery.began or self._final:
             self.status = 200
         else:
             self.status = self.error.status if self.error is not None else 502
-        self._final = _Final(whole, prefix, self._settle(ending, flags))
+        self._verdict = self._settle(ending, flags)
+
+    def _ending_of_echo(self, ending: Ending) -> Ending:
+        """Return how an answer ends that is not passed on, or no further: what the client has is charged."""
+        if self._delivery.began:
+            return ending._replace(end_state=EndState.UPSTREAM_CUT, complete=False, whole=False)
+        return ending._replace(end_state=EndState.UPSTREAM_ERROR, began=False, usage=None)
 
     def _settle(self, ending: Ending, flags: tuple[str, ...]) -> Verdict:
         verdict = self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=flags)
         self._settled = True
         return verdict
 
-    def _durable(self, error: NexusError | None) -> None:
+    @entry
+    def _durable(self, failure: NexusError | None) -> None:
         """It is charged, or will be: answer with a refusal, a whole body, the terminal bytes, or a visible cut."""
         if self._ended:
             return
-        try:
-            self._answer(error)
-        except Exception as fault:  # noqa: BLE001 - see the strategy
-            self._wind_up(fault)
-
-    def _answer(self, error: NexusError | None) -> None:
-        whole, prefix, verdict = self._final
-        if error is not None:
-            whole, self.error = b"", error  # it cannot be charged, so it must not look whole
-        if self._client_gone:
+        delivery, final = self._delivery, self._final
+        self._final = b""
+        if failure is not None:  # it cannot be charged, so it must not look whole
+            final = final if self.error is not None else b""
+            self.error = failure
+        if delivery.gone:
             pass
-        elif self._stream:
-            self._close_stream()
+        elif delivery.began:
+            self._close_stream(final)
             if self.error is None and not self._upstream_over:
                 # Settled already; what still comes behind `[DONE]` is let through, but not waited for long.
                 self._answered = True
                 self._stop_grace()
                 self._grace = self._loop.call_later(END_GRACE_S, self._end_stream)
                 return
-        elif whole:
-            self._open(Opening(self._content_type, self._encoding, whole, verdict))
-        elif prefix:
-            self._deliver(prefix)
-            self._say(_cut)
+        elif final and self.error is None:
+            self._open(Opening(self._content_type, self._encoding, final, self._verdict))
+        elif final:
+            self._deliver(final)
+            delivery.cut()
         else:
             self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
         self._wind_up()
 
-    def _close_stream(self) -> None:
+    def _close_stream(self, final: bytes) -> None:
         """End a stream that has begun: properly if the provider did, else visibly cut, with one error event of ours."""
-        tap = self.tap
+        tap, delivery = self.tap, self._delivery
         assert tap is not None
         if self.error is None:
-            self._deliver(tap.release())
+            delivery.give(final)
             if self._upstream_over:
-                self._say(_end)
+                delivery.end()
+            return
+        if delivery.echoed:
+            if tap.streams and delivery.at_boundary:  # what the tap let go after that did not go out
+                delivery.add(error_event(self.error))
+            delivery.cut()
             return
         if self.cause is not Cause.REFUSED:
-            self._deliver(tap.partial())
+            delivery.give(tap.partial())
         if not tap.streams:
             if self.cause is Cause.REFUSED:
-                self._deliver(error_document(self.error))
+                delivery.give(error_document(self.error))
         elif tap.at_boundary:
-            self._deliver(error_event(self.error))
-        self._say(_cut)
+            delivery.give(error_event(self.error))
+        delivery.cut()
 
     def _end_stream(self) -> None:
-        self._say(_end)
+        if self._delivery.echoed:
+            self._delivery.cut()
+        else:
+            self._delivery.end()
         self._wind_up()
 
     def _wind_up(self, fault: BaseException | None = None) -> None:
@@ -502,7 +513,7 @@ class Exchange:
             fault = fault or another
         if not self.opening.done():
             self._open_error(UpstreamBroken("The model's provider failed to answer."))
-        self._say(_cut)
+        self._delivery.cut()
         self._let_go()
         self._watch.end()
         self._stop_grace()
@@ -510,18 +521,9 @@ class Exchange:
             self._dialing.cancel()
         if self._draining:
             self._drains.leave()
-        assert self._on_over is not None
-        self._on_over(self, fault)
-
-    def _say(self, farewell: Callable[[Client], None]) -> None:
-        """End the client's answer in this way; if its head is not out yet, as soon as it is. The first way counts."""
-        if self._farewell is not None:
-            return
-        self._deliver(b"", last=True)
-        self._farewell = farewell
-        client, self._client = self._client, None
-        if client is not None:
-            farewell(client)
+        on_over, self._on_over = self._on_over, None
+        assert on_over is not None
+        on_over(self, fault)
 
     def _seen(self, cause: Cause) -> Seen:
         return Seen(
@@ -529,11 +531,11 @@ class Exchange:
             self.tap,
             self._outgoing,
             sent=self._sent,
-            streaming=self._stream,
-            client_gone=self._client_gone,
+            streaming=self._delivery.began,
+            client_gone=self._delivery.gone,
             unread=self._received if self._encoding is not None or self._choices else 0,
             encoded=self._encoding is not None,
-            echoed=self._echoed,
+            echoed=self._delivery.echoed,
             error=self.error,
         )
 
@@ -549,30 +551,14 @@ class Exchange:
 
     # --- small steps ------------------------------------------------------------------------------------------
 
-    def _deliver(self, data: bytes, *, last: bool = False) -> None:
-        """Give bytes to the client. What could be the beginning of our credential waits, unless these are the last."""
-        if self._held:
-            data, self._held = self._held + data, b""
-        if not data or self._client_gone or self._farewell is not None or self._is_echo(data):
-            return
-        if not last and data[-1] != _LF and (size := beginning_size(data, self._secret)):
-            data, self._held = data[:-size], data[-size:]
-            if not data:
-                return
-        if self._client is not None:
-            self._client.send(data)
-            return
-        self._pending.append(data)
-        if not self._stream:
-            self._stream = True
+    def _deliver(self, data: bytes) -> None:
+        delivery = self._delivery
+        began = delivery.began
+        delivery.give(data)
+        if delivery.began and not began:
             self._open(Opening(self._content_type, self._encoding))
-
-    def _is_echo(self, data: bytes) -> bool:
-        """Tell whether the provider sent our credential back: then nothing of this goes on, nor of what follows."""
-        if self._secret and self._secret in data:
-            self._echoed = True
+        if delivery.echoed:
             self._finish(Cause.BROKEN)
-        return self._echoed
 
     def _open(self, opening: Opening) -> None:
         if not self.opening.done():
@@ -598,31 +584,15 @@ class Exchange:
         else:
             connection.abort()
 
+    @entry
     def _begin_watch(self) -> None:
         if self.cause is None:
             self._watch.begin()
 
+    @entry
     def _progress(self) -> None:
         tap = self.tap
         # In this order: to ask a document that has not ended costs a scan.
         if tap is not None and self.cause is None and tap.began:
             usage, prompt_estimate = usage_of(tap, self._outgoing), self._outgoing.prompt_estimate
             self._books.progress(usage, prompt_estimate, tap.output_bytes, thought=tap.thought)
-
-
-def _end(client: Client) -> None:
-    client.end()
-
-
-def _cut(client: Client) -> None:
-    client.cut()
-
-
-def beginning_size(data: bytes, secret: bytes) -> int:
-    """Return how many of the last bytes could be the beginning of the secret, less than all of it."""
-    at = max(0, len(data) - len(secret) + 1)
-    while (at := data.find(secret[:1], at)) >= 0:
-        if secret.startswith(data[at:]):
-            return len(data) - at
-        at += 1
-    return 0

@@ -62,8 +62,8 @@ class Watch:
     def begin(self) -> None:
         """The answer has begun: from now on its silences count, and what it comes to is journaled."""
         self.began = True
-        self._progress()
         self._arm()
+        self._progress()
 
     def drain(self, until: float | None) -> None:
         """The client has left: read on for so long; None is as long as the exchange may take."""
@@ -120,9 +120,9 @@ class Watch:
         if cause is not None:
             self._on_due(cause)
             return
+        self._arm()
         if self.began and not self._paused and now >= self._progressed_at + PROGRESS_S:
             self._progress()
-        self._arm()
 
     def _cause(self, now: float, sent_at: float) -> Cause | None:
         if now >= self._deadline:

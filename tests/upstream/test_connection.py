@@ -26,6 +26,10 @@ class Wire(asyncio.Transport):
         self.sent: list[bytes] = []
         self.reading = True
         self.closed = self.aborted = False
+        self.unsent = 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def write(self, data: Any) -> None:
         self.sent.append(bytes(data))
@@ -410,3 +414,13 @@ def test_any_bytes_at_any_cuts_end_exactly_once(
     line.hang_up(None if clean else ConnectionResetError())
     assert heard.ended in ("end", "broken")
     assert line.lost == 1
+
+
+def test_b12_a_connection_whose_request_is_not_written_out_is_not_used_again() -> None:
+    line = Line()
+    heard = line.ask()
+    line.wire.unsent = 5
+    line.feed(answer(b"Content-Length: 2", body=b"hi"))
+    assert heard.ended == "end"
+    assert not line.connection.reusable
+    assert line.wire.closed

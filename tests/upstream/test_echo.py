@@ -2,7 +2,6 @@
 
 import pytest
 
-from nexus_proxy.upstream.exchange import beginning_size
 from tests.rig.house import House
 from tests.rig.settings import UPSTREAM_KEY
 from tests.rig.steps import LAST_CHUNK, Chunk, Delay, Step, head, sse_head
@@ -56,14 +55,3 @@ async def test_what_only_begins_like_it_is_held_back_and_then_given(house: House
     ends_so: list[Step] = [Chunk(FIRST), Delay(0.01), Chunk(b": " + KEY[:9]), LAST_CHUNK]
     done = await house.ask([sse_head(), *ends_so], model="m-deepseek", stream=True)
     assert b": " + KEY[:9] in done.answer.body
-
-
-def test_beginning_size() -> None:
-    for data, secret, size in [
-        (b"abc", b"cd", 1),
-        (b"aab", b"aabc", 3),
-        (b"abab", b"abc", 2),
-        (b"x", b"abc", 0),
-        (b"ab", b"ab", 0),
-    ]:
-        assert beginning_size(data, secret) == size, (data, secret)

@@ -1,15 +1,17 @@
 """One call, from the first byte sent to the settlement, between a scripted provider and a client that remembers.
 
 Strategy: the ledger and the client write into one list, so that the order of things can be read from it. Every way in
-which a call can be over is met by every way in which a client can listen; then each await is interrupted in turn.
+which a call can be over is met by every way in which a client can listen; then each step is made to fail in turn.
 """
 
 import asyncio
+import gc
 import gzip
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -755,11 +757,60 @@ async def test_d21_a_process_that_was_stopped_reads_first_and_times_out_then(sta
     scene.check()
 
 
+async def test_b26_a_usage_behind_the_end_counts_however_the_connection_ends(stage: Stage) -> None:
+    behind = STREAM.replace(EVENTS[-2], b"").replace(DONE, DONE + EVENTS[-2])
+    assert behind != STREAM
+    for end in (LAST_CHUNK, Reset(), Close()):
+        scene = stage([sse_head(), Chunk(behind), end])
+        await scene.play()
+        assert scene.books.verdict is not None
+        assert (scene.books.verdict.usage_source, scene.books.verdict.usage) == (REPORTED, USAGE), end
+
+
+async def test_c6_what_comes_behind_the_end_fills_no_buffer_of_a_slow_client(stage: Stage) -> None:
+    scene = stage([sse_head(), Chunk(STREAM), *[Chunk(b": " + b"x" * 9_000 + b"\n\n")] * 9, Stall()])
+    ended = asyncio.create_task(scene.play())
+    await eventually(lambda: STREAM in scene.body)
+    scene.exchange.pause()
+    await ended
+    assert scene.farewells == ["end"]
+    assert len(scene.body) < len(STREAM) + 99_000
+    scene.check()
+
+
+@pytest.mark.parametrize("case", ["refused", "refused_at_the_end", "broken_before", "ended_whole", "broken_midway"])
+async def test_an_exchange_that_is_over_is_no_cycle(stage: Stage, case: str) -> None:
+    gc.disable()
+    try:
+        scene = scene_of(stage, CASES[case])
+        await scene.play()
+        seen = weakref.ref(scene.exchange.opening)
+        scene.exchange = cast(Any, None)  # a traceback may hold the scene
+        await asyncio.sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+async def test_nor_is_one_that_could_not_connect(stage: Stage) -> None:
+    gc.disable()
+    try:
+        scene = stage([], port=1)
+        await scene.play()
+        assert ("error", "upstream_unreachable") in scene.log
+        seen = weakref.ref(scene.exchange.opening)
+        scene.exchange = cast(Any, None)  # a traceback may hold the scene
+        await asyncio.sleep(0)
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 ECHO = b'data: {"choices":[{"index":0,"delta":{"content":"sk-canary-123"},"finish_reason":null}]}\n\n'
 
 
 @pytest.mark.parametrize("late", [False, True])
-async def test_f6_our_credential_goes_to_no_client(stage: Stage, late: bool) -> None:
+async def test_f6_our_credential_goes_to_no_client_and_what_nobody_got_is_not_charged(stage: Stage, late: bool) -> None:
     scene = stage([*FIRST, Delay(0.05), Chunk(ECHO), *[Chunk(event) for event in EVENTS[2:]], LAST_CHUNK] if late else [
         sse_head(), Chunk(ECHO), Chunk(STREAM), LAST_CHUNK
     ])  # fmt: skip
@@ -767,6 +818,34 @@ async def test_f6_our_credential_goes_to_no_client(stage: Stage, late: bool) -> 
     assert b"sk-canary" not in scene.body
     assert scene.books.flags == ("credential_echoed",)
     assert scene.farewells == (["cut"] if late else ["error"])
+    assert scene.books.verdict is not None
+    assert (scene.books.verdict.charge_nano > 0) is late
+    assert (b"upstream_broken" in scene.body) is late  # our own event follows what the client has
+    scene.check()
+
+
+async def test_f6_our_credential_in_the_terminal_bytes_cuts_the_answer(stage: Stage) -> None:
+    scene = stage(
+        [sse_head(), Chunk(STREAM[: -len(DONE)]), Delay(0.02), Chunk(DONE + b": sk-canary-123\n\n"), LAST_CHUNK]
+    )
+    await scene.play()
+    assert b"sk-canary" not in scene.body
+    assert DONE not in scene.body
+    assert (scene.farewells, scene.books.flags) == (["cut"], ("credential_echoed",))
+    assert scene.books.verdict is not None
+    assert (scene.books.verdict.usage, scene.books.verdict.usage_source) == (USAGE, UsageSource.CUMULATIVE)
+    scene.check()
+
+
+async def test_f6_our_credential_in_a_document_that_breaks_off(stage: Stage) -> None:
+    part = b'{"choices":[{"index":0,"message":{"content":"sk-canary-123'
+    scene = stage(
+        [head(200, "Content-Type: application/json", "Content-Length: 999"), Send(part), Close()], stream=False
+    )
+    await scene.play()
+    assert (scene.body, scene.farewells, scene.books.status) == (b"", ["error"], 502)
+    assert scene.books.verdict is not None
+    assert (scene.books.verdict.charge_nano, scene.books.flags) == (0, ("credential_echoed",))
     scene.check()
 
 
