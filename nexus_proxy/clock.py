@@ -1,6 +1,10 @@
 """The wall clock, as the ledger and the configuration count it."""
 
 import time
+from datetime import UTC, datetime
+from typing import Final
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)  # what milliseconds and days are counted from
 
 
 def now_ms() -> int:

@@ -134,6 +134,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, secrets: bool = True)
         document = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise WrongConfig([("", str(error))], path) from error
+    except RecursionError:
+        raise WrongConfig([("", "a value is nested too deep")], path) from None
     try:
         return resolve(document, path.resolve().parent, environ, secrets=secrets)
     except WrongConfig as error:
@@ -237,7 +239,12 @@ class _Resolver:
             self.wrong(f"expected one of {', '.join(self.catalogue.dialects)}", "dialects", name, "based_on")
         else:
             raw = entry.model_dump(exclude_none=True, exclude={"based_on"})
-            self.dialects[name] = make_dialect(name, raw, base)
+            made = self.dialects[name] = make_dialect(name, raw, base)
+            refused = {parameter.casefold() for parameter in made.refused_parameters}
+            for ours, theirs in made.renamed_parameters:
+                if theirs.casefold() in refused:
+                    told = "expected a name that refused_parameters does not have"
+                    self.wrong(told, "dialects", name, "renamed_parameters", ours)
             return
         self.broken.add(("dialects", name))
 
@@ -412,7 +419,8 @@ class _Resolver:
             if not facts.get("limit_covers_thinking", True) and not facts.get("thinking_max"):
                 self.wrong("expected a bound, the limit does not cover thinking", "models", public_id, "thinking_max")
         facts.setdefault("limit_parameter", dialect.limit_parameter)
-        self.bound_thinking(facts, dialect, known=listing is not None)
+        # What the catalogue says of a model, it says beside its own dialect of the provider.
+        self.bound_thinking(facts, dialect, known=listing is not None and dialect.name in self.catalogue.dialects)
         facts["allowed_parameters"] = frozenset(facts.get("allowed_parameters", ()))
         tariff = self.tariff(public_id, entry, name, listing, currency)
         if tariff is None or missing:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from nexus_proxy.core.money import parse_nano
+from nexus_proxy.core.parameters import KNOWN_PARAMETERS
 from nexus_proxy.core.pricelist import TOKENS_MAX, exact
 
 
@@ -124,6 +125,16 @@ def _rename(ours: str) -> str:
     if ours in ("model", "messages", "stream", "stream_options"):
         raise ValueError("expected a parameter that can be renamed")
     return ours
+
+
+def _renamed(theirs: str) -> str:
+    if theirs.casefold() in KNOWN_PARAMETERS:  # what is checked, or refused, under this name would go out unchecked
+        raise ValueError("expected a name that this gateway gives no meaning of its own")
+    return theirs
+
+
+def _budget(name: str) -> str:
+    return name if name == "thinking_budget" else _renamed(name)
 
 
 Price = Annotated[str, BeforeValidator(_quoted), AfterValidator(_price)]
@@ -245,9 +256,11 @@ class Dialect(_Shape):
     errors: Annotated[list[ErrorRule], Field(max_length=256)] = []
     limit_parameter: LimitParameter | None = None
     limit_covers_thinking: bool | None = None
-    budget_parameter: Parameter | None = None
+    budget_parameter: Annotated[Parameter, AfterValidator(_budget)] | None = None
     refused_parameters: Annotated[list[Annotated[Parameter, AfterValidator(_rename)]], Field(max_length=256)] = []
-    renamed_parameters: dict[Annotated[Parameter, AfterValidator(_rename)], Parameter] = {}
+    renamed_parameters: dict[
+        Annotated[Parameter, AfterValidator(_rename)], Annotated[Parameter, AfterValidator(_renamed)]
+    ] = {}
     certainty: Literal["captured", "documented", "reported", "assumed"] | None = None
     matters: str | None = None
     notes: str | None = None

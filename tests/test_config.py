@@ -18,6 +18,7 @@ from nexus_proxy import catalogue, config, config_file
 from nexus_proxy.catalogue.loader import make_dialect
 from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
 from nexus_proxy.core.dialect import CERTAINTIES, Dialect, ErrorRule
+from nexus_proxy.core.parameters import KNOWN_PARAMETERS
 from nexus_proxy.core.pricing import Rates, Tariff
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
@@ -304,6 +305,29 @@ def test_a_known_provider_may_be_given_a_dialect_of_the_files_own() -> None:
     assert found.models["deepseek-v4"].dialect is found.providers["deepseek"].dialect
 
 
+def test_a_limit_may_be_renamed_away_and_a_budget_may_have_our_name() -> None:
+    found = dialect_of(renamed_parameters={"max_tokens": "a", "n": "b"}, budget_parameter="thinking_budget")
+    assert found.renamed_parameters == (("max_tokens", "a"), ("n", "b"))
+    assert found.budget_parameter == "thinking_budget"
+    assert {"model", "messages", "stream", "stream_options", *get_args(config_file.LimitParameter)} <= KNOWN_PARAMETERS
+
+
+def test_e19_under_a_dialect_of_the_files_own_a_known_model_is_held_for_as_that_says() -> None:
+    def limits(*lines: str, dialect: str = "mine") -> tuple[bool, int]:
+        text = ["[providers.deepseek]", 'api_key_env = "K"', f'dialect = "{dialect}"', *lines]
+        model = read("\n".join([*text, "[dialects.mine]", 'based_on = "deepseek"', more]), K="k").models["deepseek-v4"]
+        return model.limit_covers_thinking, model.thinking_max
+
+    more = "limit_covers_thinking = false"
+    context = read('[providers.deepseek]\napi_key_env = "K"', K="k").models["deepseek-v4"].context
+    assert limits() == (False, context)  # the catalogue says nothing of thinking, for its own dialect has it covered
+    assert limits("[models.deepseek-v4]", "thinking_max = 9") == (False, 9)
+    assert limits("[models.deepseek-v4]", "limit_covers_thinking = true") == (True, 0)
+    assert limits(dialect="deepseek") == (True, 0)
+    more = ""
+    assert limits() == (True, 0)
+
+
 def test_a_model_takes_its_limit_from_the_dialect_unless_its_entry_says() -> None:
     def limits(dialect: str, **entry: Any) -> tuple[str, bool, int]:
         document = {"providers": {"local": {**LOCAL, "dialect": dialect}}, "models": {"m": {**MODEL, **entry}}}
@@ -531,7 +555,19 @@ def test_a_mistake_is_named_by_its_path(document: dict[str, Any], line: str) -> 
         ({"limit_parameter": "max"}, "dialects.mine.limit_parameter: expected 'max_tokens' or"),
         ({"renamed_parameters": {"messages": "m"}}, "dialects.mine.renamed_parameters.messages: expected a parameter"),
         ({"renamed_parameters": {"seed": "x", "n": "X"}}, "dialects.mine: expected renamed_parameters to name each"),
-        ({"renamed_parameters": {"seed": "n", "n": "x"}}, "dialects.mine: expected renamed_parameters to name each"),
+        ({"renamed_parameters": {"seed": "user_", "User_": "x"}}, "dialects.mine: expected renamed_parameters to name"),
+        *(
+            ({"renamed_parameters": {"seed": theirs}}, "dialects.mine.renamed_parameters.seed: expected a name that")
+            for theirs in sorted({*KNOWN_PARAMETERS, "N", "Max_Tokens", "Enable_Search"})
+        ),
+        (
+            {"based_on": "hunyuan", "renamed_parameters": {"seed": "Enable_Multimedia"}},
+            "dialects.mine.renamed_parameters.seed: expected a name that refused_parameters",
+        ),
+        *(
+            ({"budget_parameter": name}, "dialects.mine.budget_parameter: expected a name that")
+            for name in sorted({*KNOWN_PARAMETERS, "N", "Thinking_Budget"} - {"thinking_budget"})
+        ),
         ({"refused_parameters": ["model"]}, "dialects.mine.refused_parameters.0: expected a parameter"),
         ({"certainty": "sure"}, "dialects.mine.certainty: expected 'captured', 'documented'"),
         (5, "dialects.mine: expected a valid dictionary"),
@@ -660,6 +696,19 @@ def test_what_is_no_toml_or_no_file_says_so(tmp_path: Path) -> None:
         load(bad, {})
     with pytest.raises(ConfigError, match=r"none\.toml"):
         load(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize("key", ["x", "server.listen", "plans.a.rpm", "providers.local.schedule.holidays", "models.m"])
+@pytest.mark.parametrize("depth", [50, 300, 900, 3_000, 100_000])
+def test_what_is_nested_too_deep_is_a_mistake_of_the_file(tmp_path: Path, key: str, depth: int) -> None:
+    for before, after in (("[", "]"), ("{a=", "}"), ("[{a=", "}]")):
+        deep = tmp_path / "deep.toml"
+        deep.write_text(f"{key} = {before * depth}{1}{after * depth}\n")
+        with pytest.raises(ConfigError, match=r"deep\.toml"):
+            load(deep, {})
+    deep.write_text(f"{key}{'.a' * min(depth, 3_000)} = 1\n")
+    with pytest.raises(ConfigError, match=r"deep\.toml"):
+        load(deep, {})
 
 
 def test_the_same_content_has_the_same_price_id_and_a_change_another() -> None:

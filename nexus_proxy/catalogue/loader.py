@@ -3,18 +3,18 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from importlib import resources
 from typing import Any
 
 import orjson
 
+from nexus_proxy.catalogue.dates import day_number, first_day
 from nexus_proxy.core.dialect import Dialect, ErrorRule, Failure, plain
 from nexus_proxy.core.pricelist import KINDS, ListPrice
-from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.core.pricing import DAY_S, Schedule
 from nexus_proxy.core.usage import Path, UsageShape
 
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _PRICE_KEYS = {*KINDS, "tiers", "off_peak"}
 _ABOUT_KEYS = {"source", "source_date", "confidence", "notes"}
 _MODEL_WORDS = {"provider", "upstream", "notes", "disabled"}
@@ -175,7 +175,7 @@ def _listings(models: list[dict[str, Any]], prices: list[dict[str, Any]]) -> dic
     for entry in models:
         key = (entry["provider"], entry["upstream"])
         facts = {name: value for name, value in entry.items() if name not in _MODEL_WORDS}
-        facts["created"] = _unix(dates[key])
+        facts["created"] = day_number(first_day(dates[key])) * DAY_S
         priced = lists.get(key, {})
         disabled = entry.get("disabled") or ("" if priced else withheld[key])
         listing = Listing(entry["upstream"], facts, priced, disabled)
@@ -196,15 +196,9 @@ def make_schedule(offset_s: int, peak: Iterable[Sequence[str]], calendar: Calend
 
 
 def _day_number(text: str) -> int:
-    return date.fromisoformat(text).toordinal() - _EPOCH_DAY
+    return day_number(date.fromisoformat(text))
 
 
 def _second(text: str) -> int:
     hours, minutes = text.split(":")
     return int(hours) * 3600 + int(minutes) * 60
-
-
-def _unix(text: str) -> int:
-    """Seconds since 1970 of a day, a month or a year (`2026-11-15`, `2026-10`, `2026`)."""
-    year, month, day = (*map(int, text.split("-")), 1, 1)[:3]
-    return int(datetime(year, month, day, tzinfo=UTC).timestamp())

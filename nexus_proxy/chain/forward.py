@@ -85,6 +85,7 @@ class _Relay(web.StreamResponse):
         super().__init__(headers=headers | {"Content-Type": opening.content_type})
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._request = request
+        self._transport: asyncio.Transport | None = None  # looked up once, not for each event
         if opening.content_encoding is not None:
             self.headers["Content-Encoding"] = opening.content_encoding
         if opening.content_type.startswith("text/event-stream"):
@@ -99,7 +100,8 @@ class _Relay(web.StreamResponse):
     def begin(self, exchange: Exchange) -> None:
         """Send the head and let the exchange write."""
         self._request.writer.send_headers()
-        if self._request.transport is None:
+        self._transport = self._request.transport
+        if self._transport is None:
             self.over.set_result(None)
         else:
             exchange.attach(self)
@@ -108,7 +110,7 @@ class _Relay(web.StreamResponse):
 
     def send(self, data: bytes) -> None:
         # Not the response's own `write`: that is a coroutine, and here no task wakes for an event.
-        transport = self._request.transport
+        transport = self._transport
         if transport is not None and not transport.is_closing():
             transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._framed else data)
 
@@ -116,7 +118,7 @@ class _Relay(web.StreamResponse):
         self._finish()
 
     def cut(self) -> None:
-        transport = self._request.transport
+        transport = self._transport
         if not self._framed and transport is not None:
             transport.abort()  # in HTTP/1.0 a body ends with its connection: only a reset tells that it was cut
         self._request.protocol.force_close()  # what is written goes out; the last chunk never does

@@ -13,9 +13,12 @@ from typing import Any
 import click
 
 from nexus_proxy.api.admin_values import amount_nano
+from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.clock import EPOCH
+from nexus_proxy.core.usage import COUNT_MAX
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS_MAX = 30  # of a number of tokens: Python refuses to read very long ones
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -49,6 +52,37 @@ class KeyId(click.ParamType[int]):
         return int(text)
 
 
+class Tokens(click.ParamType[int]):
+    """A number of tokens: whole, and none too many to be counted."""
+
+    name = "tokens"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number."""
+        text = str(value)
+        if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX and int(text) <= COUNT_MAX):
+            self.fail(f"expected a whole number of tokens from 0 to {COUNT_MAX}, not {text!r}", param, ctx)
+        return int(text)
+
+
+class DialectName(click.ParamType[str]):
+    """A dialect of the catalogue, or one of its providers, which stands for the dialect that it speaks."""
+
+    name = "dialect"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Look it up."""
+        catalogue, name = load_catalogue(), str(value)
+        if name in catalogue.dialects:
+            return name
+        if name in catalogue.providers:
+            return catalogue.providers[name].dialect.name
+        dialects = ", ".join(sorted(catalogue.dialects))
+        self.fail(
+            f"expected a provider that `nexus-proxy providers` lists, or one of {dialects}, not {name!r}", param, ctx
+        )
+
+
 class Instant(click.ParamType[str]):
     """An ISO date or time, or a duration from now such as 30d; becomes an ISO time in UTC."""
 
@@ -79,7 +113,7 @@ class Moment:
 
     def __str__(self) -> str:
         """Write it as ISO 8601 in UTC."""
-        instant = _EPOCH + timedelta(milliseconds=self.at_ms)
+        instant = EPOCH + timedelta(milliseconds=self.at_ms)
         precision = "milliseconds" if self.at_ms % 1000 else "seconds"
         return f"{instant.replace(tzinfo=None).isoformat(timespec=precision)}Z"
 
@@ -98,7 +132,7 @@ class At(click.ParamType[Moment]):
             assumed = instant.tzinfo is None
             if assumed:
                 instant = instant.replace(tzinfo=UTC)
-            return Moment((instant.astimezone(UTC) - _EPOCH) // timedelta(milliseconds=1), assumed)
+            return Moment((instant.astimezone(UTC) - EPOCH) // timedelta(milliseconds=1), assumed)
         except (ValueError, OverflowError):
             self.fail(f"expected a time such as 2026-12-31T18:00Z or 2026-12-31T18:00+08:00, not {value!r}", param, ctx)
 

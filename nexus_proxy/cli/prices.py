@@ -2,30 +2,28 @@
 
 Strategy: a row is flat and ready for JSON. What accounts pay stands in it under the kinds' own names, in the
 deployment's currency; what the provider bills stands under `cost`, in its own. A row that is not served has only a
-cost, and says why. Nothing here prints or looks at a clock.
+cost, and says why. The words of a row are those of a price list. Nothing here prints or looks at a clock.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import date, timedelta
+from dataclasses import fields
+from datetime import timedelta
 from typing import Any, Final
 
 from nexus_proxy.catalogue import Catalogue, Provider
-from nexus_proxy.catalogue.dates import known_until, stale_days
+from nexus_proxy.catalogue.dates import EPOCH_DAY, day_number, known_until, stale_days
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
+from nexus_proxy.core.pricelist import KINDS as LISTED_KINDS
 from nexus_proxy.core.pricelist import build_tariff
 from nexus_proxy.core.pricing import DAY_S, Price, PriceVersion, Rates, Schedule, Tariff, Tier
 
 STALE_DAYS: Final = 90  # an older source is marked: prices of this trade change several times a year
-EPOCH: Final = date(1970, 1, 1)
-KINDS: Final = {  # a field of `Rates` → what it is called wherever a price is shown
-    "input": "input",
-    "cached": "cached_input",
-    "cache_write": "cache_write",
-    "output": "output",
-    "thinking": "thinking_output",
-}
+KINDS: Final = dict(  # a field of `Rates` → what price lists call it, as the JSON of every verb does
+    zip((field.name for field in fields(Rates)), LISTED_KINDS, strict=True)
+)
+NOT_ON: Final = "the provider is not switched on"
 
 Row = dict[str, Any]
 
@@ -49,17 +47,27 @@ def unserved_rows(config: Config, catalogue: Catalogue, at_ms: int) -> list[Row]
     ]
 
 
+def why_unserved(config: Config, catalogue: Catalogue, public_id: str) -> dict[str, str]:
+    """Return the providers of the catalogue that have a model which is not served, each with the reason."""
+    judge = _Judge(config)
+    return {
+        provider.name: judge.why_not(provider, public_id, judge.billed(provider, public_id))
+        for provider in catalogue.providers.values()
+        if public_id in provider.public_ids
+    }
+
+
 def period_of(tariff: Tariff, price: Price) -> str:
-    """Return when a price of a tariff holds: always, peak or off-peak."""
+    """Return when a price of a tariff holds: always, peak or off_peak."""
     if tariff.off_peak is None:
         return "always"
-    return "off-peak" if price is tariff.off_peak else "peak"
+    return "off_peak" if price is tariff.off_peak else "peak"
 
 
 def about(source: Mapping[str, Any], at_ms: int) -> Row:
     """Tell where a price comes from and how old that is. A price of the configuration has no date."""
     dated = source.get("source_date")
-    age_days = None if dated is None else stale_days(dated, EPOCH + timedelta(milliseconds=at_ms))
+    age_days = None if dated is None else stale_days(dated, EPOCH_DAY + timedelta(milliseconds=at_ms))
     return {
         "source": source.get("source"),
         "source_date": dated,
@@ -76,7 +84,7 @@ def calendar_ends(schedule: Schedule | None, at_ms: int) -> str | None:
     if schedule is None or last is None:
         return None
     day = (at_ms // 1000 + schedule.offset_s) // DAY_S
-    return last.isoformat() if day > (last - EPOCH).days else None
+    return last.isoformat() if day > day_number(last) else None
 
 
 def amounts(rates: Rates) -> dict[str, str]:
@@ -159,6 +167,11 @@ class _Judge:
             if model.id not in self._own
         }
 
+    def billed(self, provider: Provider, public_id: str) -> str:
+        """Return the currency that the provider bills here, or else one that the model has a price in; or nothing."""
+        prices = provider.listings[provider.public_ids[public_id]].prices
+        return self._billed.get(provider.name) or next(iter(prices), "")
+
     def why_not(self, provider: Provider, public_id: str, currency: str) -> str:
         """Return the reason, or nothing if the row is served. The empty currency is a model without a price."""
         model = self._config.models.get(public_id)
@@ -169,7 +182,7 @@ class _Judge:
                 return "the configuration has its own price"
             return "" if currency == billed else f"the provider bills in {billed}"
         if provider.name not in self._config.providers:
-            why = "the provider is not switched on"
+            why = NOT_ON
         elif not currency:
             why = "no known price; the configuration can give one"
         elif model is not None:

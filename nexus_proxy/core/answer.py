@@ -13,6 +13,7 @@ from nexus_proxy.core.dialect import COMMON_FAILURES, Dialect, Failure
 from nexus_proxy.core.usage import Usage, find, later_usage, over_choices, read_usage, with_thinking
 
 CHOICES_MAX = 1024  # choice indexes that are remembered; `n` is at most 128
+CHOICES = b'"choices"'  # what a completion is known by, however broken the rest of it is
 
 
 def read_json(payload: bytes | bytearray) -> Any:
@@ -35,6 +36,18 @@ def is_error(found: dict[str, Any], dialect: Dialect) -> bool:
         # Part of a completion, which is charged: what is wrong beside it is so only if the choices say nothing.
         return bool(own) and _fails(found, own) and not _says(found, dialect)
     return _fails(found, COMMON_FAILURES) or _fails(found, own)
+
+
+def is_unread(found: Any, body: bytes | bytearray) -> bool:
+    """Tell whether what looks like a completion could not be read as one: it does not parse, or its choices are in
+    another place or of another type. Choices that are empty or null are read: there are none.
+
+    `found` is what `body` was parsed to, or None.
+    """
+    if isinstance(found, dict) and "choices" in found:
+        choices = found["choices"]
+        return bool(choices) and not (isinstance(choices, list) and any(isinstance(one, dict) for one in choices))
+    return CHOICES in body
 
 
 def _fails(found: dict[str, Any], failures: tuple[Failure, ...]) -> bool:

@@ -9,7 +9,7 @@ getting long.
 
 from typing import Any
 
-from nexus_proxy.core.answer import Answer, is_error, read_json
+from nexus_proxy.core.answer import CHOICES, Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsonscan import Scanner
 from nexus_proxy.core.sse import BOM
@@ -40,6 +40,10 @@ class JsonTap:
         self._answer: Answer | None = None  # once parsed
         self._scans: Scanner | None = None  # made when it is needed
         self._scanned = 0  # bytes of the buffer that the scanner has had
+        self._taken = 0  # bytes that have left the buffer
+        self._named = False  # of a document that is streamed: choices are named in it
+        self._edge = b""  # the last bytes that have left the buffer, as the name may be cut
+        self._unread = False  # of one that was held to its end: it looks like a completion, and could not be read
         self._ended = False
         self._released = False
 
@@ -70,6 +74,15 @@ class JsonTap:
         if self._answer is not None:
             return self._answer.began
         return self.usage is not None or self._scanner.choices
+
+    @property
+    def unread(self) -> int:
+        """Bytes of a document that looks like a completion and could not be read, if it ended or is streamed.
+
+        Of one that is streamed it cannot be told that its choices are empty: then it is of these.
+        """
+        unread = self._unread or (self._named and not self.began)
+        return self._taken + len(self._buffer) if unread else 0
 
     @property
     def thought(self) -> bool:
@@ -114,6 +127,7 @@ class JsonTap:
         if not self.streaming and len(self._buffer) <= ANSWER_BYTES_MAX:
             return b""
         self.streaming = True
+        self._named = self._named or CHOICES in self._buffer or CHOICES in self._edge + self._buffer[: len(CHOICES)]
         until = max(0, len(self._buffer.rstrip(_SPACE)) - 1, len(self._buffer) - ANSWER_BYTES_MAX)
         return self._take(until)
 
@@ -128,12 +142,14 @@ class JsonTap:
         body = self._buffer
         found = read_json(body[len(BOM) :] if body.startswith(BOM) else body)
         if not isinstance(found, dict):
+            self._unread = is_unread(found, body) and not self.began
             return  # the scanner says what there is in it
         self._answer = Answer(self._dialect)
         if is_error(found, self._dialect):
             self.error = self.refusal = found  # at most white space is out
             return
         self._answer.read(found)
+        self._unread = not self._answer.began and is_unread(found, body)
         self.complete = self._answer.finished
 
     def partial(self) -> bytes:
@@ -151,12 +167,14 @@ class JsonTap:
 
     def _take(self, size: int) -> bytes:
         self._scanned -= size
+        self._taken += size
         if size == len(self._buffer):
             taken, self._buffer = bytes(self._buffer), b""
             return taken
         self._buffer = self._changeable()
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
+        self._edge = (self._edge + taken[-len(CHOICES) :])[-len(CHOICES) :]
         return taken
 
     def _changeable(self) -> bytearray:

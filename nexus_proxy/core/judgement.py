@@ -31,8 +31,8 @@ class Cause(Enum):
 class Seen(NamedTuple):
     """What an exchange saw. `tap` is None if no answer began.
 
-    `unread` are the bytes of an answer that a completion is, or seems to be, in: of one that the tap could make nothing
-    of they are all there is to charge by.
+    `unread` are the tap's, or all bytes of an answer that is encoded: where nothing of an answer could be read they are
+    all there is to charge by.
     """
 
     cause: Cause
@@ -86,8 +86,10 @@ def ending_of(seen: Seen) -> Ending:
     began = tap is not None and cause is not Cause.REFUSED and (tap.began or held)
     output_bytes = tap.output_bytes if tap is not None else 0
     given = seen.streaming or seen.error is None or (tap is not None and not tap.streams)  # the client has it, or will
-    if seen.unread and given and cause is not Cause.REFUSED and (seen.encoded or not began):
+    if seen.unread and given and cause is not Cause.REFUSED and (seen.encoded or not (began and output_bytes)):
         began, output_bytes = True, seen.unread
+    elif tap is not None and tap.error is not None and tap.usage is None and not output_bytes:
+        began = False  # a choice was opened, and an error came in place of what it was to say
     whole = cause is Cause.ENDED and tap is not None and tap.began and not tap.broken and tap.error is None
     unjudged = cause is Cause.ENDED and seen.encoded  # its framing ended well, which must do
     return Ending(

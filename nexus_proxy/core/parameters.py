@@ -42,7 +42,7 @@ def check_parameters(body: dict[str, Any]) -> None:
         if check is not None:
             check(name, value)
         elif name not in _PRICE_CHANGING:
-            _refuse_lookalike(name, _KNOWN, name)
+            _refuse_lookalike(name, KNOWN_PARAMETERS, name)
     if "max_tokens" in body and "max_completion_tokens" in body:
         raise InvalidParameter(
             "'max_tokens' and 'max_completion_tokens' are the same; send one.", param="max_completion_tokens"
@@ -208,6 +208,7 @@ _CHECKS: dict[str, _Check] = {
     "user": _no_nul,
     "metadata": _no_nul,
 }
-_KNOWN = frozenset(_CHECKS) | frozenset(_PRICE_CHANGING)
+# What means something here: under no other name may anything be sent as one of these.
+KNOWN_PARAMETERS = frozenset(_CHECKS) | frozenset(_PRICE_CHANGING)
 _TOOL_KEYS = frozenset({"type", "function", "name"})
 _STREAM_OPTIONS = frozenset({"include_usage"})

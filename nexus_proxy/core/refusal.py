@@ -14,11 +14,17 @@ from nexus_proxy.core.dialect import Dialect, ErrorRule
 from nexus_proxy.core.usage import find
 
 MESSAGE_CHARS_MAX = 500
+READ_CHARS_MAX = 16_384  # of a message that is longer
+READ_LINES_MAX = 100  # of a body in the clothes of a stream
+MARK_CHARS_MAX = 128  # what is longer is no code
+MARK_PARTS_MAX = 8  # beginnings of a mark with dots
+MARKS_MAX = 256  # of one error
 OVERLOADED_RETRY_AFTER_NS = 1_000_000_000  # where the provider does not say
 
 _ABOUT_US = frozenset({200, 402, 403, 429, 503})  # not 400, whose message may quote what the client wrote
 # Rules that hold for every provider, after its own of the catalogue.
 COMMON_RULES = (
+    ErrorRule("upstream_no_funds", statuses=frozenset({402})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_quota", "insufficient_balance", "billing_error"})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_balance_error", "Arrearage", "AccountOverdueError"})),
     ErrorRule("upstream_no_funds", marks=frozenset({"exceeded_current_quota_error"})),
@@ -52,7 +58,7 @@ _BY_STATUS = {
 }
 _STATUSES = frozenset(map(str, _BY_STATUS))
 
-_SECRET = re.compile(r"(?:sk|ak|tp|bce-v3)[-/][\w\-./]{4,}|(?i:bearer)\s+\S+", re.ASCII)
+_SECRET = re.compile(r"(?<![\w-])(?:(?:sk|ak|tp|bce-v3)[-/][\w\-./]{4,}|(?i:bearer)\s+\S{12,})", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 _LEAVES: dict[str, tuple[type[errors.UpstreamError], str]] = {
@@ -67,16 +73,22 @@ _LEAVES: dict[str, tuple[type[errors.UpstreamError], str]] = {
 
 
 def read_error_body(body: bytes) -> Any:
-    """Return what the body of an error holds: a document, one in the clothes of a stream (Qwen), or a text."""
+    """Return what the body of an error holds: a document, one in the clothes of a stream (Qwen), or a text.
+
+    A document that does not parse is no text: what it says may hold a secret in escapes, which nobody would recognise.
+    """
     found = read_json(body)
     if found is not None:
         return found
     lines = [line[5:] for line in body.splitlines() if line.startswith(b"data:")]
-    for line in lines:
+    for line in lines[:READ_LINES_MAX]:
         if (found := read_json(line)) is not None:
             return found
-    text = body.decode("utf-8", "replace").strip()
-    return text if text and not text.startswith("<") else None  # a page of whatever stands before the provider
+    text = body.decode("utf-8", "replace").strip("\ufeff \t\r\n")
+    if not text or text.startswith("<"):  # a page of whatever stands before the provider
+        return None
+    documents = (part.strip()[:1] in (b"{", b"[", b'"') for part in (text.encode(), *lines))
+    return None if any(documents) else text
 
 
 def read_refusal(
@@ -84,7 +96,7 @@ def read_refusal(
 ) -> errors.UpstreamError:
     """Return the error for the client. `payload` is the parsed body, or None; `secret` is taken out of any message."""
     marks, message = _marks_and_message(payload, dialect)
-    code = _code(status, marks, message.casefold(), dialect)
+    code = _code(status, marks, message[:READ_CHARS_MAX].casefold(), dialect)
     if code == "invalid_parameter":
         return errors.UpstreamRefused(_clean(message, secret) or "The model's provider refused the request.")
     leaf, text = _LEAVES[code]
@@ -131,12 +143,17 @@ def _marks_and_message(payload: Any, dialect: Dialect) -> tuple[set[str], str]:
 
 def _mark(value: Any, marks: set[str]) -> None:
     """Note a mark; of one with dots, which go from the general to the special, its beginnings too."""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        text = str(value)
-        marks.add(text)
-        while "." in text:
-            text = text.rpartition(".")[0]
-            marks.add(text)
+    if not isinstance(value, str | int) or isinstance(value, bool) or len(marks) >= MARKS_MAX:
+        return
+    text = str(value)
+    if len(text) > MARK_CHARS_MAX:
+        return
+    marks.add(text)
+    end = -1
+    for _ in range(MARK_PARTS_MAX):
+        if (end := text.find(".", end + 1)) < 0:
+            break
+        marks.add(text[:end])
 
 
 def _places(payload: Any, dialect: Dialect) -> list[Any]:
@@ -149,5 +166,5 @@ def _places(payload: Any, dialect: Dialect) -> list[Any]:
 
 def _clean(message: str, secret: str) -> str:
     if secret:
-        message = message.replace(secret, "[removed]")
-    return _CONTROL.sub(" ", _SECRET.sub("[removed]", message))[:MESSAGE_CHARS_MAX].strip()
+        message = message.replace(secret, "[removed]")  # before it is cut: half of it is not recognised
+    return _CONTROL.sub(" ", _SECRET.sub("[removed]", message[:READ_CHARS_MAX]))[:MESSAGE_CHARS_MAX].strip()

@@ -57,6 +57,11 @@ class SniffTap:
         return self._tap.output_bytes
 
     @property
+    def unread(self) -> int:
+        """Bytes of what looks like a completion and could not be read."""
+        return self._tap.unread
+
+    @property
     def began(self) -> bool:
         """Part of a completion was seen."""
         return self._tap.began

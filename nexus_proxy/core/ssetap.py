@@ -1,15 +1,16 @@
 """The tap of a streamed answer.
 
 Strategy: lines make blocks, a block with data is an event. There are two ways to let a block go: as its lines come
-(`pass`), or whole, once its blank line is there (`whole`). The first event is whole, because an error there is not
-relayed; so is every event where the one that our `include_usage` caused must be removed. In either way the line
-`data: [DONE]` never leaves before `release`, nor do the bytes at the start of a line that could still become it.
+(`pass`), or whole, once its blank line is there (`whole`). The first event that says something is whole, and so are
+those before it, because an error there is not relayed; so is every event where the one that our `include_usage` caused
+must be removed. In either way the line `data: [DONE]` never leaves before `release`, nor do the bytes at the start of a
+line that could still become it.
 A block of more than EVENT_BYTES_MAX passes unparsed, and is counted as output, byte for byte.
 """
 
 from typing import Any
 
-from nexus_proxy.core.answer import Answer, is_error, read_json
+from nexus_proxy.core.answer import CHOICES, Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.sse import BOM, COLON, CR, DONE, LF, LineSplitter, might_be_done
 
@@ -37,6 +38,7 @@ class SseTap(Answer):
         "_size",
         "_splitter",
         "_tail",
+        "_unread",
         "_whole",
         "done",
         "refusal",
@@ -49,7 +51,8 @@ class SseTap(Answer):
         self.refusal: dict[str, Any] | None = None
         self.done = False
         self._drop = drop_usage_event
-        self._opening = True  # no event has been seen yet
+        self._opening = True  # no event that says something has been seen yet
+        self._unread = 0  # bytes of events, and of lines of none, that look like a completion and could not be read
         self._splitter = LineSplitter()
         self._first = True  # the first line, which may begin with a byte order mark
         self._sent = 0  # bytes of the incomplete line that the client has
@@ -78,6 +81,14 @@ class SseTap(Answer):
     def broken(self) -> bool:
         """The body ended, and the stream in it did not; no error that was relayed says why."""
         return self._ended and not self.complete and self.error is None
+
+    @property
+    def unread(self) -> int:
+        """Bytes of what looks like a completion and could not be read; of a cut event, if nothing else came."""
+        if self.began:
+            return self._unread
+        cut = b"".join([*self._data, self._splitter.rest])
+        return self._unread + (len(cut) if CHOICES in cut else 0)
 
     @property
     def at_boundary(self) -> bool:
@@ -208,6 +219,8 @@ class SseTap(Answer):
                 self._block = True
                 if line.startswith(b"event:"):
                     self._name = line[6:].strip()
+                elif CHOICES in line:
+                    self._unread += len(line)
             if self._long:
                 self._pass(raw, out)
                 continue
@@ -274,9 +287,9 @@ class SseTap(Answer):
                 self._kept.clear()
             if blank:
                 out.append(blank)
-        if self._data:
+        if self._opening and (self.began or self._unread):  # what says less is like a keep-alive
             self._opening = False
-            self._data.clear()
+        self._data.clear()
         self._name = b""
         self._size = 0
         self._block = self._long = False
@@ -290,6 +303,7 @@ class SseTap(Answer):
         found = read_json(payload)
         if not isinstance(found, dict):
             if self._name != b"error":
+                self._unread += len(payload) if is_unread(found, payload) else 0
                 return False
             found = {"error": {"message": payload.decode("utf-8", "replace").strip()}}
         if self._name == b"error" or is_error(found, self._dialect):
@@ -299,7 +313,10 @@ class SseTap(Answer):
                 return True
             self.read(found)
             return False
-        return self.read(found) and self._drop and found.get("choices") == []
+        reports = self.read(found)
+        if not (self.output_bytes or reports) and is_unread(found, payload):
+            self._unread += len(payload)
+        return reports and self._drop and found.get("choices") == []
 
     def _terminate(self, lines: list[bytes], out: list[bytes]) -> None:
         """The line that ends the answer has begun: from here on everything waits."""

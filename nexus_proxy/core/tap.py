@@ -22,7 +22,8 @@ class Tap(Protocol):
 
     @property
     def refusal(self) -> dict[str, Any] | None:
-        """The first thing that came is an error. At most keep-alive was released before it, nothing will be."""
+        """The first thing that came is an error. At most keep-alive, and events that say as little, were released
+        before it; nothing will be."""
 
     @property
     def error(self) -> dict[str, Any] | None:
@@ -35,6 +36,11 @@ class Tap(Protocol):
     @property
     def output_bytes(self) -> int:
         """Bytes of content, reasoning and tool calls seen; of what was too long to parse, all bytes."""
+
+    @property
+    def unread(self) -> int:
+        """Bytes of events, or of a document, that look like a completion and could not be read: they do not parse, or
+        their choices are not where, or what, they are. Choices that are empty or null are no completion."""
 
     @property
     def began(self) -> bool:

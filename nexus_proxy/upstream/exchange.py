@@ -88,7 +88,6 @@ class Exchange:
         "_answered",
         "_behind",
         "_books",
-        "_choices",
         "_connection",
         "_content_type",
         "_delivery",
@@ -161,7 +160,6 @@ class Exchange:
         self._status = 0
         self._content_type = ""
         self._encoding: str | None = None
-        self._choices = False  # what looks like a completion came, whatever else it looked like
         self._error_body = b""
         self._retry_after: int | None = None
         self.tap: Tap | None = None
@@ -259,7 +257,6 @@ class Exchange:
             return
         if self._delivery.echoed:
             return
-        self._choices = self._choices or b'"choices"' in data
         out = tap.feed(data)
         if self.first_byte is None:
             self.first_byte = now
@@ -526,15 +523,16 @@ class Exchange:
         on_over(self, fault)
 
     def _seen(self, cause: Cause) -> Seen:
+        tap, encoded = self.tap, self._encoding is not None
         return Seen(
             cause,
-            self.tap,
+            tap,
             self._outgoing,
             sent=self._sent,
             streaming=self._delivery.began,
             client_gone=self._delivery.gone,
-            unread=self._received if self._encoding is not None or self._choices else 0,
-            encoded=self._encoding is not None,
+            unread=self._received if encoded else tap.unread if tap is not None else 0,
+            encoded=encoded,
             echoed=self._delivery.echoed,
             error=self.error,
         )

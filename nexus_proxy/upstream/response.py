@@ -1,7 +1,8 @@
 """What is taken over from a provider's response head, and the one event that we write ourselves.
 
-Strategy: an allow-list. The content type, a coding that came unasked, and how long to wait; nothing else of a
-provider's headers reaches a client.
+Strategy: an allow-list, of values too. The content type, a coding that came unasked, and how long to wait; nothing else
+of a provider's headers reaches a client, and of these only what is known: a provider could have put our credential
+anywhere.
 """
 
 import re
@@ -14,26 +15,44 @@ from nexus_proxy.errors import NexusError
 from nexus_proxy.upstream.connection import Headers
 
 RETRY_AFTER_MAX_S = 24 * 3600
-_CONTENT_TYPE = re.compile(rb"[\w.+-]+/[\w.+-]+(?:\s*;\s*[\w.-]+=(?:[\w.:+-]+|\"[\w.:+ -]*\"))*", re.ASCII)
+_TYPES = frozenset(
+    {"application/json", "application/x-ndjson", "application/xml", "text/event-stream", "text/html", "text/plain"}
+)
+_CHARSETS = frozenset({"utf-8", "gbk", "gb2312", "gb18030", "us-ascii", "iso-8859-1"})
+_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
+_CODINGS_MAX = 8
+OTHER_TYPE = "application/octet-stream"
+OTHER_CODING = "unknown"
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_CHARSET = re.compile(r";\s*charset=(?:\"([\w-]+)\"|([\w-]+))\s*(?=;|\Z)", re.ASCII)
 
 
 def content_type_of(headers: Headers) -> str:
-    """Return the content type if it is well-formed, else `application/octet-stream`."""
+    """Return the content type, and its charset, if they are known, else `application/octet-stream`."""
     for name, value in headers:
         if name == b"content-type":
-            match = _CONTENT_TYPE.match(value.strip())
-            return match[0].decode("ascii") if match else "application/octet-stream"
-    return "application/octet-stream"
+            text = value.decode("latin-1").strip().lower()
+            match = _MEDIA_TYPE.match(text)
+            if match is None:
+                return OTHER_TYPE
+            kind = "application/json" if match[0].endswith(("/json", "+json")) else match[0]
+            if kind not in _TYPES:
+                return OTHER_TYPE
+            found = _CHARSET.search(text, match.end())
+            charset = (found[1] or found[2]) if found else ""
+            return f"{kind}; charset={charset}" if charset in _CHARSETS else kind
+    return OTHER_TYPE
 
 
 def is_encoded(headers: Headers) -> str | None:
-    """Return the content coding that the provider applied though none was accepted, or None."""
-    for name, value in headers:
-        if name == b"content-encoding":
-            coding = value.strip().lower()
-            if coding and coding != b"identity" and re.fullmatch(rb"[a-z0-9, -]{1,40}", coding):
-                return coding.decode("ascii")
-    return None
+    """Return the content codings that the provider applied though none was accepted, or None."""
+    said = b",".join(value for name, value in headers if name == b"content-encoding")
+    codings = [coding for part in said.decode("latin-1").lower().split(",") if (coding := part.strip())]
+    applied = [coding for coding in codings if coding != "identity"]
+    if not applied:
+        return None
+    known = len(applied) <= _CODINGS_MAX and _CODINGS.issuperset(applied)
+    return ", ".join(applied) if known else OTHER_CODING
 
 
 def retry_after_ns(headers: Headers) -> int | None:

@@ -15,6 +15,7 @@ from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricelist import TOKENS_MAX
 from nexus_proxy.core.pricing import Rates, bound_nano
+from nexus_proxy.core.refusal import COMMON_RULES
 from nexus_proxy.errors import NexusError
 
 CATALOGUE = load_catalogue()
@@ -146,7 +147,7 @@ def test_where_thinking_is_not_known_to_be_inside_the_limit_the_hold_counts_it_b
 
 def fits(dialect: Dialect, status: int, mark: str, message: str) -> str | None:
     """The first rule that fits, as `ErrorRule` defines it."""
-    for rule in dialect.errors:
+    for rule in (*dialect.errors, *COMMON_RULES):
         if rule.statuses and status not in rule.statuses:
             continue
         if (rule.marks and mark not in rule.marks) or rule.text not in message.casefold():
@@ -194,6 +195,17 @@ def test_every_rule_names_a_code_that_exists_and_a_text_that_can_match() -> None
             assert rule.code in known
             assert rule.text == rule.text.casefold()
             assert rule.statuses or rule.marks or rule.text
+
+
+def test_no_dialect_repeats_a_rule_that_holds_for_all() -> None:
+    common = {(rule.code, mark) for rule in COMMON_RULES for mark in rule.marks}
+    common |= {(rule.code, rule.text) for rule in COMMON_RULES if rule.text}
+    common |= {("upstream_no_funds", "402"), ("upstream_overloaded", "529")}
+    for name, dialect in CATALOGUE.dialects.items():
+        for rule in dialect.errors:
+            alone = [] if rule.marks or rule.text else map(str, rule.statuses)
+            said = {(rule.code, what) for what in (*rule.marks, *([rule.text] if rule.text else []), *alone)}
+            assert not said & common, name
 
 
 def test_usage_is_asked_for_only_where_it_does_not_come_by_itself() -> None:

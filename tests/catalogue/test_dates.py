@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.catalogue.dates import known_until, stale_days
+from nexus_proxy.catalogue.dates import day_number, first_day, known_until, stale_days
 from nexus_proxy.core.pricing import Schedule
 
 
@@ -29,6 +29,15 @@ def test_the_age_of_a_source_is_counted_from_its_earliest_day(source_date: str, 
 def test_what_is_no_date_has_no_age(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         stale_days(text, date(2026, 11, 22))
+
+
+def test_days_are_counted_from_1970() -> None:
+    assert [day_number(first_day(text)) for text in ("1970", "1970-02", "1969-12-31", "2026-11-22")] == [
+        0,
+        31,
+        -1,
+        20_779,
+    ]
 
 
 def test_a_calendar_knows_whole_years() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.answer import Answer, is_error
+from nexus_proxy.core.answer import Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect, Failure, plain
 from nexus_proxy.core.usage import Usage, UsageShape
 
@@ -182,6 +182,33 @@ def test_b15_beside_choices_that_say_nothing_a_failure_of_the_dialect_counts() -
     found = {"choices": [{"index": 0, "message": {"content": ""}}], "base_resp": {"status_code": 1008}}
     assert is_error(found, DIALECTS["minimax"])
     assert not is_error(found, DIALECTS["openai"])
+
+
+@pytest.mark.parametrize(
+    ("body", "unread"),
+    [
+        (b'{"choices":[]}', False),
+        (b'{"choices":null}', False),
+        (b'{"choices":{}}', False),
+        (b'{"choices":[],"note":{"choices":[{"index":0}]}}', False),
+        (b'{"id":1}', False),
+        (b"{}", False),
+        (b"", False),
+        (b"choices", False),
+        (b'{"note":"the word \\"choices\\""}', False),
+        (b'{"choices":[{}]}', False),
+        (b'{"choices":[5,{}]}', False),
+        (b'{"choices":[5]}', True),
+        (b'{"choices":{"0":{"message":{"content":"x"}}}}', True),
+        (b'{"choices":"x"}', True),
+        (b'{"data":{"choices":[{"index":0}]}}', True),
+        (b'[{"choices":[{"index":0}]}]', True),
+        (b'{"choices":[{"index":0}]}}', True),
+        (b'{"choices":[', True),
+    ],
+)
+def test_what_looks_like_a_completion_is_read_or_unread_and_empty_choices_are_none(body: bytes, unread: bool) -> None:
+    assert is_unread(read_json(body), body) is unread
 
 
 OWN = Dialect("own", ask_usage=False, failure=(Failure(("result", "state"), frozenset({"fine", "0", "true"})),))

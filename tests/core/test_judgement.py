@@ -137,6 +137,32 @@ def test_what_seems_to_be_a_completion_is_never_given_away() -> None:
     kept = seen(Cause.BROKEN, tap(began=False), unread=99, streaming=False, error=UpstreamUnreachable("u"))
     assert not ending_of(kept).began  # the client has nothing of it
     assert ending_of(seen(Cause.ENDED, tap(), unread=99)).output_bytes == 40  # what was read is better
+    role_only = ending_of(seen(Cause.ENDED, tap(output_bytes=0), unread=99))
+    assert (role_only.began, role_only.output_bytes) == (True, 99)
+    wrong = ending_of(seen(Cause.ENDED, tap(streams=False, began=False, output_bytes=5), unread=99))
+    assert (wrong.began, wrong.output_bytes) == (True, 99)
+
+
+ERROR = {"error": {"message": "busy"}}
+
+
+@pytest.mark.parametrize(
+    ("said", "began"),
+    [
+        ({"output_bytes": 0}, False),
+        ({"output_bytes": 0, "usage": USAGE}, True),
+        ({"output_bytes": 0, "usage": Usage(10**6, 1)}, True),  # though it is not believed
+        ({"output_bytes": 1}, True),
+        ({"output_bytes": 0, "error": None}, True),
+    ],
+)
+def test_b17_an_error_before_anything_was_said_charges_nothing(said: dict[str, Any], began: bool) -> None:
+    for cause in (Cause.ENDED, Cause.DONE, Cause.BROKEN, Cause.SILENT):
+        found = tap(**{"error": ERROR, **said})
+        assert ending_of(seen(cause, found)).began is began
+        unread = ending_of(seen(cause, found, unread=99))
+        assert (unread.began, unread.output_bytes) == (True, said["output_bytes"] or 99)
+    assert ending_of(seen(Cause.ENDED, tap(error=ERROR, output_bytes=0))).end_state is EndState.UPSTREAM_ERROR
 
 
 def test_f6_an_echoed_credential_is_flagged() -> None:

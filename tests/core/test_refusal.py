@@ -3,6 +3,7 @@
 Sources of the shapes: the providers' pages and captured answers, as the catalogue's dialects have them.
 """
 
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,14 @@ from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.core.dialect import Dialect, ErrorRule, Failure
-from nexus_proxy.core.refusal import COMMON_RULES, MESSAGE_CHARS_MAX, read_error_body, read_refusal
+from nexus_proxy.core.refusal import (
+    COMMON_RULES,
+    MARK_CHARS_MAX,
+    MESSAGE_CHARS_MAX,
+    READ_CHARS_MAX,
+    read_error_body,
+    read_refusal,
+)
 
 DIALECTS = load_catalogue().dialects
 SECRET = "9f8e7d6c5b4a.provider"
@@ -228,6 +236,43 @@ def test_a_mark_with_dots_counts_from_its_beginning_only() -> None:
         assert read_refusal(200, err(code=code), DIALECTS["doubao"], secret="").code == expected
 
 
+def test_only_the_first_beginnings_of_a_mark_count_and_what_is_long_is_none() -> None:
+    assert read_refusal(200, err(code="RateLimitExceeded" + ".x" * 50), DIALECTS["doubao"], secret="").code == RATE
+    deep = Dialect("deep", ask_usage=False, errors=(ErrorRule(BAD, marks=frozenset({"a" + ".a" * 8})),))
+    assert read_refusal(500, err(code="a" + ".a" * 8), deep, secret="").code == BAD
+    assert read_refusal(500, err(code="a" + ".a" * 9), deep, secret="").code == BROKEN
+    edge = "AccessDenied." + "x" * (MARK_CHARS_MAX - 13)
+    assert read_refusal(500, err(code=edge), DIALECTS["doubao"], secret="").code == AUTH
+    assert read_refusal(500, err(code=edge + "x"), DIALECTS["doubao"], secret="").code == BROKEN
+
+
+def test_a7_marks_of_nothing_but_dots_cost_nothing() -> None:
+    failures = tuple(Failure((str(number),)) for number in range(500))
+    own = Dialect("own", ask_usage=False, failure=failures)
+    payload = {str(number): f"{number}." + "." * (number % 120) for number in range(500)} | err(code="." * 1_000_000)
+    begun = time.process_time()
+    assert read_refusal(200, payload, own, secret="").code == BROKEN
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("word", ["x", "bearer ", "bearer" + " " * 999, "sk-", ".", "好", "\x01"])
+def test_a7_a_message_of_a_mebibyte_is_read_in_part(word: str) -> None:
+    message = word * (1_000_000 // len(word))
+    begun = time.process_time()
+    for _ in range(10):
+        read_refusal(400, err(message, code=message), DIALECTS["qwen"], secret=SECRET)
+        read_error_body(b"data: {\n" * 8000)
+    assert time.process_time() - begun < 0.25
+    edge = READ_CHARS_MAX - 5
+    for at in range(edge - len(SECRET), edge + len(SECRET)):
+        assert SECRET[:4] not in read_refusal(400, err("\n" * at + SECRET), DIALECTS["qwen"], secret=SECRET).message
+
+
+def test_a_402_is_about_money_whatever_else_it_says() -> None:
+    for dialect in DIALECTS.values():
+        assert read_refusal(402, err(type="authentication_error"), dialect, secret="").code == FUNDS
+
+
 def test_what_a_failure_of_the_dialects_own_says_is_a_mark_and_its_message_stands_beside_it() -> None:
     rules = (ErrorRule(FUNDS, marks=frozenset({"broke"})), ErrorRule(BAD, statuses=frozenset({200}), text="too odd"))
     own = Dialect("own", ask_usage=False, failure=(Failure(("result", "state")),), errors=rules)
@@ -254,6 +299,15 @@ def test_what_a_failure_of_the_dialects_own_says_is_a_mark_and_its_message_stand
         (b"", None),
         (b" \n", None),
         (b"\xff\xfe", "\ufffd\ufffd"),
+        # what does not parse may hold a secret in escapes
+        (b'{"error":{"message":"bad key sk\\u002dcanary"', None),
+        (b' \n[{"message":"sk\\u002dcanary"', None),
+        (b'"bad key sk\\u002dcanary', None),
+        (b'\xef\xbb\xbf{"message":"sk\\u002dcanary"', None),
+        (b'data: {"message":"sk\\u002dcanary"\n\n', None),
+        (b'event: error\ndata:busy\ndata:  "sk\\u002dcanary\n\n', None),
+        (b"data: busy\n\n", "data: busy"),
+        (b"busy: {}", "busy: {}"),
     ],
 )  # fmt: skip
 def test_the_body_of_an_error_is_read_in_whatever_clothes(body: bytes, found: Any) -> None:
@@ -266,7 +320,8 @@ def test_any_body_is_read(body: bytes) -> None:
     assert read_refusal(429, found, DIALECTS["openai"], secret="").code == RATE
 
 
-HIDDEN = ["sk-abcdef123456", "ak-abcdef", "tp-abcdef", "bce-v3/ALTAK-abc/def", "Bearer abc.def", "bearer  x/y", SECRET]
+HIDDEN = ["sk-abcdef123456", "ak-abcdef", "tp-abcdef", "bce-v3/ALTAK-abc/def", SECRET]
+HIDDEN += ["Bearer abcdef.ghijkl", "bearer  x/y/z/1/2/3/4", "密钥sk-abcdef123456", "key=sk-abcdef123456"]
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -274,8 +329,24 @@ def test_f6_what_looks_like_a_secret_is_taken_out(hidden: str) -> None:
     found = read_refusal(400, err(f"bad key {hidden}, really"), DIALECTS["openai"], secret=SECRET)
     assert hidden not in found.message
     assert hidden.split()[-1] not in found.message
+    assert "abcdef" not in found.message
     assert "[removed]" in found.message
     assert found.message.startswith("bad key")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "task-force is unknown",
+        "disk-space is low",
+        "ask http/2.0-only servers",
+        "risk-averse mode is not supported",
+        "Bearer tokens are expected",
+        "the bearer of news, forbearer unheard",
+    ],
+)
+def test_words_that_only_end_like_a_secret_stay(message: str) -> None:
+    assert read_refusal(400, err(message), DIALECTS["openai"], secret=SECRET).message == message
 
 
 def marked(payload: Any) -> Any:

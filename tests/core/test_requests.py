@@ -429,6 +429,22 @@ def test_what_a_dialect_renames_is_checked_and_bounded_under_our_name() -> None:
     assert refused(UnsupportedParameter, PICKY, tools=[{"type": "web_search"}]) == "tools[0].type"
 
 
+@pytest.mark.parametrize("known_as", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("renamed", ["max_tokens", "max_completion_tokens"])
+def test_e19_a_limit_that_is_renamed_goes_out_once_and_bounds_the_output(known_as: str, renamed: str) -> None:
+    renames = (("thinking_budget", "think_at_most"), (renamed, "most_tokens"))
+    dialect = Dialect("own", ask_usage=False, budget_parameter="thinking_budget", renamed_parameters=renames)
+    model = replace(MODEL, dialect=dialect, limit_parameter=known_as, limit_covers_thinking=False, thinking_max=900)
+    name = "most_tokens" if known_as == renamed else known_as
+    for asked in ({}, {"max_tokens": 10}, {"max_completion_tokens": 10}):
+        limit = 10 if asked else 4_096
+        outgoing, body = send(model, n=2, thinking_budget=5, **asked)
+        assert {key: value for key, value in body.items() if "tokens" in key} == {name: limit}
+        assert (body["think_at_most"], outgoing.output_bound) == (5, 2 * (limit + 5))
+    assert refused(UnsupportedParameter, model, most_tokens=400_000) == "most_tokens"
+    assert refused(InvalidParameter, model, max_tokens=10**6) == "max_tokens"
+
+
 @pytest.mark.parametrize("name", sorted(load_catalogue().dialects))
 def test_every_dialect_bounds_the_output_under_the_name_that_its_provider_reads(name: str) -> None:
     dialect = load_catalogue().dialects[name]

@@ -582,6 +582,99 @@ def test_b16_after_keep_alive_an_error_is_a_refusal_and_after_content_it_is_rela
     assert late.usage == Usage(9, 3)
 
 
+QUIET = [
+    b"data:\n\n",
+    b"data: \r\n\r\n",
+    b"data: {}\n\n",
+    b"data: ping\n\n",
+    b"event: ping\rid: 1\rdata: {}\r\r",
+    b"id: 7\n\n",
+    b'data: {"choices":[]}\n\n',
+    b'data: {"choices":null,"usage":null}\n\n',
+    b'data: {"choices":[],"prompt_filter_results":[{"x":"y"}]}\n\n',
+    b'data: {"choices":[],"usage":{"prompt_tokens":0,"completion_tokens":0}}\n\n',
+    b": keep-alive\n\n",
+]
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize("quiet", [*([one] for one in QUIET), QUIET, QUIET * 50], ids=lambda quiet: str(quiet)[:40])
+def test_b16_behind_events_that_say_nothing_an_error_is_still_the_first_thing(quiet: list[bytes], drop: bool) -> None:
+    tap = stream(drop)
+    assert [tap.feed(one) for one in quiet] == quiet  # at once, like keep-alive
+    assert (tap.at_boundary, tap.began, tap.unread) == (True, False, 0)
+    assert tap.feed(ERROR + chunk() + DONE) == b""
+    assert tap.refusal == tap.error == {"error": {"message": "busy", "code": 429}}
+    assert (tap.at_boundary, tap.began, tap.kept, tap.release()) == (True, False, 0, b"")
+    body = b"".join(quiet)
+    for cut in range(1, len(body), 1 + len(body) // 200):
+        tap = stream(drop)
+        given = tap.feed(body[:cut]) + tap.feed(body[cut:])
+        assert given == body
+        assert tap.feed(ERROR[:-1]) == b""
+        tap.end()
+        assert tap.refusal is not None
+        said = stream(drop)
+        given = said.feed(body[:cut]) + said.feed(body[cut:]) + said.feed(chunk() + ERROR)
+        assert (given, said.refusal) == (body + chunk() + ERROR, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        chunk(),
+        b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n',
+        USAGE_EVENT,
+        b'data: {"choices":[5]}\n\n',
+        b'data: {"choices":[{"index":0\n\n',
+        b'{"choices":[{"index":0}]}\n\n',
+    ],
+)
+def test_b16_behind_anything_that_is_or_looks_like_an_answer_an_error_is_relayed(said: bytes) -> None:
+    for before in (b"", b"".join(QUIET)):
+        tap = stream()
+        assert tap.feed(before + said) == before + said
+        assert tap.feed(ERROR) == ERROR
+        assert (tap.refusal, tap.error) == (None, {"error": {"message": "busy", "code": 429}})
+
+
+UNREADABLE = [
+    b'data: {"choices":[{"delta":{"content":"x"}}]}}\n\n',
+    b'data: [{"choices":[{"delta":{"content":"x"}}]}]\n\n',
+    b'data: {"choices":{"0":{"delta":{"content":"x"}}}}\n\n',
+    b'data: {"data":{"choices":[{"delta":{"content":"x"}}]}}\n\n',
+    b'data: {"choices":\ndata: [5]}\n\n',
+    b' data: {"choices":[{"delta":{"content":"x"}}]}\n\n',
+]
+
+
+@pytest.mark.parametrize("event", UNREADABLE)
+@pytest.mark.parametrize("drop", [False, True])
+def test_b14_an_event_that_looks_like_a_completion_and_cannot_be_read_is_counted(event: bytes, drop: bool) -> None:
+    for before, began in ((b"", False), (b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n', True)):
+        tap = stream(drop)
+        assert tap.feed(before) + tap.feed(event) + tap.feed(event) == before + 2 * event
+        assert 2 * len(event) - 32 < tap.unread <= 2 * len(event)
+        assert (tap.began, tap.output_bytes, tap.usage) == (began, 0, None)
+        tap.feed(chunk("said") + DONE)
+        tap.end()
+        assert (tap.output_bytes, tap.complete) == (4, True)
+
+
+def test_b14_of_a_first_event_that_was_cut_its_bytes_count_only_if_they_look_like_a_completion() -> None:
+    whole = b": hello\n\n" + chunk("tide")
+    for cut in range(len(whole)):
+        tap = stream()
+        tap.feed(whole[:cut])
+        told = whole[:cut].find(b'"choices"') > 0
+        assert tap.unread == (cut - len(b": hello\n\n") if told and cut < len(whole) else 0)
+    tap = stream()
+    tap.feed(whole)
+    assert tap.unread == 0
+    tap.feed(chunk("tide")[:-5])
+    assert (tap.unread, tap.output_bytes) == (0, 4)
+
+
 @pytest.mark.parametrize("drop", [False, True])
 @pytest.mark.parametrize("size", [1 << 16, 1000, EVENT_BYTES_MAX * 3])
 def test_b34_a_line_of_ten_megabytes_passes_unparsed_with_bounded_memory(drop: bool, size: int) -> None:
@@ -908,6 +1001,52 @@ def test_b19_b45_a_completion_that_does_not_parse_is_charged_and_broken(body: by
     assert (tap.usage, tap.output_bytes) == (Usage(9, 3), 4)
     assert tap.error is tap.refusal is None
     assert body.startswith(tap.partial())
+
+
+@pytest.mark.parametrize(
+    ("body", "unread"),
+    [
+        (b'{"id":"x","choices":null,"usage":null}', False),
+        (b'{"id":"x","choices":[],"usage":{"prompt_tokens":0}}', False),
+        (b"{}", False),
+        (b"<html>choices</html>", False),
+        (b'{"error":{"message":"bu', False),
+        (WHOLE, False),
+        (WHOLE + b"}", False),  # the scanner reads it
+        (b'{"choices":[5]}', True),
+        (b'{"choices":{"0":{"message":{"content":"x"}}}}', True),
+        (b'{"data":%s}' % WHOLE, True),
+        (b"[%s]" % WHOLE, True),
+        (b'{"choices":[', True),
+    ],
+)
+def test_b14_a_document_that_looks_like_a_completion_and_cannot_be_read_is_counted(body: bytes, unread: bool) -> None:
+    for padding in (b"", b" " * ANSWER_BYTES_MAX):
+        for size in (5, 10**8):
+            if padding and (size == 5 or b'"choices":null' in body or b'"choices":[]' in body):
+                continue  # of a document that is streamed nobody can tell that its choices are empty
+            tap = document()
+            given = b"".join([tap.feed(body[at : at + size]) for at in range(0, len(body), size)])
+            given += tap.feed(padding)
+            tap.end()
+            assert tap.unread == (len(body + padding) if unread else 0)
+            assert given + tap.release() == body + padding
+            assert tap.unread == (len(body + padding) if unread else 0)
+
+
+def test_b14_in_a_long_document_choices_are_seen_though_their_name_is_cut() -> None:
+    head = b'{"p":"' + LONG + b'",'
+    for cut in range(1, 12):
+        tap = document()
+        for piece in (head, b'"choices":{}}'[:cut], b'"choices":{}}'[cut:]):
+            tap.feed(piece)
+        assert tap.streaming
+        assert tap.unread == len(head) + 13  # though it has not ended
+        other = document()
+        for piece in (head, b'"choice":{}}'[:cut], b'"choice":{}}'[cut:]):
+            other.feed(piece)
+        other.end()
+        assert other.unread == 0
 
 
 def test_b19_a_completion_cut_under_clean_framing_counts_what_came() -> None:

@@ -17,10 +17,15 @@ OTHER = "application/octet-stream"
     [
         (b"application/json", "application/json"),
         (b" text/event-stream; charset=utf-8 ", "text/event-stream; charset=utf-8"),
-        (b'text/plain;charset="utf-8"', 'text/plain;charset="utf-8"'),
+        (b'text/plain;charset="utf-8"', "text/plain; charset=utf-8"),
+        (b"Text/HTML; boundary=x; charset=GBK; q=1", "text/html; charset=gbk"),
+        (b"application/problem+json; charset=latin-9", "application/json"),
+        (b"text/json;charset=us-ascii;charset=gbk", "application/json; charset=us-ascii"),
         (b"application/json; \xff", "application/json"),
         (b"application/json\x7fx", "application/json"),
         (b"application", OTHER),
+        (b"a/b", OTHER),
+        (b"image/png", OTHER),
         (b"", OTHER),
         (b"\xfftext/plain", OTHER),
     ],
@@ -41,13 +46,39 @@ def test_no_content_type_is_bytes() -> None:
         (b"gzip, br", "gzip, br"),
         (b"identity", None),
         (b"", None),
-        (b"g\x01zip", None),
-        (b"x" * 41, None),
+        (b" , ", None),
+        (b"Identity, gzip", "gzip"),
+        (b"zstd,x-gzip , compress,deflate", "zstd, x-gzip, compress, deflate"),
+        (b"g\x01zip", "unknown"),
+        (b"gzip;q=1", "unknown"),
+        (b"gzip, other", "unknown"),
+        (b"gzip," * 9, "unknown"),
+        (b"x" * 41, "unknown"),
     ],
 )
 def test_b31_a_coding_that_came_unasked_is_seen(value: bytes, found: str | None) -> None:
     assert is_encoded([(b"server", b"x"), (b"content-encoding", value)]) == found
     assert is_encoded([(b"server", b"x")]) is None
+
+
+def test_codings_may_stand_on_several_lines() -> None:
+    assert is_encoded([(b"content-encoding", b"gzip"), (b"content-encoding", b"br")]) == "gzip, br"
+    assert is_encoded([(b"content-encoding", b"identity"), (b"content-encoding", b"br")]) == "br"
+
+
+KEY = "sk-canary-0123456789"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["text/plain; charset=KEY", "text/plain; x=KEY; charset=utf-8", 'text/plain; x="KEY"', "text/KEY", "KEY/json"],
+)
+def test_f6_no_credential_leaves_in_a_head(value: str) -> None:
+    value = value.replace("KEY", KEY)
+    for said in (value, value.upper()):
+        assert "canary" not in content_type_of([(b"content-type", said.encode())]).lower()
+    for coding in (KEY, f"gzip, {KEY}", f"gzip;{KEY}"):
+        assert is_encoded([(b"content-encoding", coding.encode())]) == "unknown"
 
 
 @pytest.mark.parametrize(
