@@ -414,11 +414,21 @@ def test_config_check(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     found = shell.json("config", "check")
     assert (found["models"], found["providers"]) == (["my-model"], ["local"])
     assert "secret-canary" not in shell("config", "check")
+    assert all(line == line.rstrip() for line in shell("config", "check").splitlines())
     shell.config_path.write_text(TOML.replace("rpm = 10", "rpm = 'ten'\ncolour = 1"))
     said = shell("config", "check", code=1)
     assert "plans.free.rpm" in said
     assert "plans.free.colour" in said
     assert "plans.free.rpm" in shell("account", "list", code=1)
+
+
+def test_config_check_wraps_a_long_list(shell: Shell) -> None:
+    shell.config_path.write_text('[providers.siliconflow-intl]\napi_key_file = "key"\n')
+    shell.config_path.with_name("key").write_text("x")
+    lines = shell("config", "check").splitlines()
+    assert len(lines) > 20
+    assert max(map(len, lines)) < 130
+    assert any("zai-org/GLM-5V-Turbo" in line for line in lines)
 
 
 @pytest.mark.parametrize(

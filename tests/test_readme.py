@@ -3,15 +3,18 @@
 import re
 import sqlite3
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
+import nexus_proxy
 from nexus_proxy import errors
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.cli.main import cli
 from nexus_proxy.cli.providers import renewed
 from nexus_proxy.config import resolve
+from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.errors import NexusError
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.metrics import METRICS
@@ -39,6 +42,25 @@ def test_every_view_and_column_is_there(tmp_path: Path) -> None:
         there = [column[0] for column in db.execute(f'SELECT * FROM "{name}"').description]
         assert [column for column in promised if column not in there] == []
     db.close()
+
+
+@pytest.mark.parametrize("words", [EndState, UsageSource, ("open", "posted", "voided"), ("estimator",)])
+def test_every_word_of_a_row_is_explained(words: Iterable[str]) -> None:
+    ledger = README.partition("## The ledger")[2].partition("## Metrics")[0]
+    assert [str(word) for word in words if not re.search(rf"\b{word}\b", ledger)] == []
+
+
+def test_every_flag_of_a_row_is_explained() -> None:
+    ledger = README.partition("## The ledger")[2].partition("## Metrics")[0]
+    explained = set(re.findall(r"^\| `(\w+)` \|", ledger.partition("| flag |")[2], re.MULTILINE))
+    package = Path(nexus_proxy.__file__).parent
+    sources = [
+        path.read_text("utf-8") for place in ("core", "upstream", "ledger") for path in (package / place).glob("*.py")
+    ]
+    written = {flag for flag in explained if any(f'"{flag}"' in source for source in sources)}
+    assert written == explained
+    judged = (package / "core" / "judgement.py").read_text("utf-8").partition("def flags_of")[2].partition("\ndef ")[0]
+    assert set(re.findall(r'\("(\w+)",\)', judged)) <= explained
 
 
 def test_the_table_of_providers_is_the_catalogue() -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from nexus_proxy.cli.arguments import json_option
+from nexus_proxy.cli.arguments import DialectName, json_option
 from nexus_proxy.cli.printing import console, counted, print_json, print_record, print_table
 from nexus_proxy.cli.reach import existing_ledger
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import WrongConfig
-from nexus_proxy.demo.shapes import SHAPES
 from nexus_proxy.errors import LedgerError, Refused
 from nexus_proxy.ledger.readonly import connect
 
@@ -30,7 +29,10 @@ def serve(settings: Settings) -> int:
 @click.command()
 @click.option("--once", is_flag=True, help="End after the showing; exit code 0 only if everything agrees.")
 @click.option(
-    "--dialect", type=click.Choice(sorted(SHAPES)), default="openai", help="Whose wire the provider speaks [openai]."
+    "--dialect",
+    type=DialectName(),
+    default="openai",
+    help="Whose wire the provider speaks: a dialect, or a provider that `nexus-proxy providers` lists. [openai]",
 )
 def demo(once: bool, dialect: str) -> int:
     """See it work, with a built-in provider.

@@ -10,22 +10,23 @@ from typing import Any
 
 import click
 
-from nexus_proxy.cli.arguments import At, Moment, json_option
-from nexus_proxy.cli.prices import KINDS, STALE_DAYS, about, calendar_ends, period_of, rate_text
-from nexus_proxy.cli.printing import print_json, print_record, print_table
+from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.cli.arguments import At, Moment, Tokens, json_option
+from nexus_proxy.cli.prices import KINDS, STALE_DAYS, about, calendar_ends, period_of, rate_text, why_unserved
+from nexus_proxy.cli.printing import print_json, print_line, print_record, print_table
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import PICO_PER_NANO, format_nano, parse_nano
 from nexus_proxy.core.pricing import Price, Tier, bound_nano, itemize
-from nexus_proxy.core.usage import COUNT_MAX, Usage
+from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import ModelNotFound, Refused
 
-_TOKENS = click.IntRange(0, COUNT_MAX)
+_TOKENS = Tokens()
 _RECORD = ("model", "provider", "at", "price", "period", "tier", "source")
 _LINES = {"kind": "kind of token", "tokens": "tokens", "rate": "per million", "amount": "amount", "currency": ""}
-_SHOWN = {"cached_input": "cached input", "cache_write": "cache write", "thinking_output": "output with thinking"}
+_SHOWN = {"cached_input": "cached input", "cache_write": "cache write", "thinking": "output with thinking"}
 
 
 @click.command()
@@ -70,6 +71,10 @@ def _find(config: Config, model_id: str) -> Model:
     try:
         return config.find_model(None, model_id)
     except ModelNotFound:
+        known = why_unserved(config, load_catalogue(), model_id)
+        if known:
+            reasons = "; ".join(f"{provider} has it, but {why}" for provider, why in known.items())
+            raise Refused(f"no model {model_id!r} is served: {reasons}") from None
         near = difflib.get_close_matches(model_id, config.models, n=1)
         hint = f"did you mean {near[0]}?" if near else "`nexus-proxy models` shows what is"
         raise Refused(f"no model {model_id!r} is served; {hint}") from None
@@ -176,7 +181,7 @@ def _show(found: dict[str, Any]) -> None:
         "provider": f"{found['provider']}, as {found['upstream_model']}",
         "at": found["at"],
         "price": f"{found['price_id']}: {made}",
-        "period": found["period"],
+        "period": found["period"].replace("_", "-"),
         "tier": f"{tier['number']} of {tier['of']}" + (f", {limits}" if limits else ""),
         "source": ", ".join(part for part in (source["source"], source["source_date"], source["confidence"]) if part),
     }
@@ -188,10 +193,10 @@ def _show(found: dict[str, Any]) -> None:
     click.echo()
     beside = f" and {hold['thinking_beside_it']} of thinking" if hold["thinking_beside_it"] else ""
     bound = f"input up to {hold['input_up_to']} tokens, one answer up to {hold['output_limit']}{beside}"
-    click.echo(f"Charge {charge['amount']} {charge['currency']}, cost {cost['amount']} {cost['currency']}.")
-    click.echo(f"Held beforehand, at most: {hold['amount']} {hold['currency']} ({bound}).")
+    print_line(f"Charge {charge['amount']} {charge['currency']}, cost {cost['amount']} {cost['currency']}.")
+    print_line(f"Held beforehand, at most: {hold['amount']} {hold['currency']} ({bound}).")
     for note in found["notes"]:
-        click.echo(f"Note: {note}.")
+        print_line(f"Note: {note}.")
 
 
 def _show_sum(name: str, itemized: dict[str, Any]) -> None:
@@ -201,7 +206,8 @@ def _show_sum(name: str, itemized: dict[str, Any]) -> None:
         for line in itemized["lines"]
     ]
     rows.append({**blank, "kind": "sum", "amount": itemized["sum"]})
-    rows.append({**blank, "kind": "rounded up by", "amount": itemized["rounding"]})
+    if itemized["rounding"] != _pico(0):
+        rows.append({**blank, "kind": "rounded up by", "amount": itemized["rounding"]})
     rows.append({**blank, "kind": name, "amount": _pico(parse_nano(itemized["amount"]) * PICO_PER_NANO)})
     print_table(rows, _LINES, empty="")
 

@@ -1,14 +1,20 @@
-"""The verbs that only tell: usage, models."""
+"""The verbs that only tell: usage, models.
 
-from collections.abc import Iterator, Mapping
+Strategy: what is long and the same in many rows, a source or a reason, stands once below the table, under a number or
+a letter, so that a row is a line.
+"""
+
+import itertools
+import string
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.cli.arguments import Instant, Moment, json_option
-from nexus_proxy.cli.prices import KINDS, STALE_DAYS, Row, served_rows, unserved_rows
-from nexus_proxy.cli.printing import counted, print_csv, print_json, print_table
+from nexus_proxy.cli.prices import KINDS, NOT_ON, STALE_DAYS, Row, served_rows, unserved_rows
+from nexus_proxy.cli.printing import counted, print_csv, print_json, print_line, print_table
 from nexus_proxy.cli.reach import ask
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.clock import now_ms
@@ -29,7 +35,7 @@ _KINDS = {
     "cached_input": "cached",
     "cache_write": "write",
     "output": "output",
-    "thinking_output": "thinking",
+    "thinking": "thinking",
 }
 _MODELS = {
     "model": "model",
@@ -52,10 +58,10 @@ _PRICES = {
     "dated": "dated",
     "confidence": "sure",
     "source": "source",
-    "why_not": "not served:",
 }
-_PRICES_SPARE = ("source", "confidence", "provider")
-_TWINS = {"cache_write": "input", "thinking_output": "output"}  # shown where they differ
+_PRICES_SPARE = ("confidence", "source", "thinking", "cache_write", "cached_input", "now", "dated")
+_TWINS = {"cache_write": "input", "thinking": "output"}  # shown where they differ
+_STALE_MARK = "!"
 _LISTED = ("model", "provider", "upstream_model", "when", "input_up_to", "output_up_to", *KINDS.values())
 
 
@@ -87,7 +93,7 @@ def models(settings: Settings, prices: bool, everything: bool, as_json: bool) ->
     """The models that are served, and their prices.
 
     As the configuration says, per million tokens. Cache writes and thinking have a column where they cost something
-    else than input and output. A price whose source is older than 90 days is marked as stale.
+    else than input and output. A price whose source is older than 90 days has a ! after the source's date.
     """
     config, now = settings.config_without_secrets(), Moment(now_ms() // 1000 * 1000)
     rows = served_rows(config, now.at_ms)
@@ -108,7 +114,7 @@ def _show_models(rows: list[Row], config: Config, schedules: Mapping[str, Schedu
         print_json([{name: row[name] for name in listed} for row in rows])
         return
     if rows:
-        click.echo(f"Prices in {config.currency} per million tokens.")
+        print_line(f"Prices in {config.currency} per million tokens.")
     tiered = _tiered(rows)
     lines = [
         {
@@ -121,51 +127,87 @@ def _show_models(rows: list[Row], config: Config, schedules: Mapping[str, Schedu
     ]
     print_table(lines, _without_twins(lines, _MODELS), empty=_NO_MODELS, spare=_MODELS_SPARE)
     for line in _peak_hours(schedules):
-        click.echo(line)
+        print_line(line)
 
 
 def _show_prices(rows: list[Row], schedules: Mapping[str, Schedule | None], now: Moment, *, as_json: bool) -> None:
+    mark = "stale"
     if as_json:
         print_json([{**row, "at": str(now)} for row in rows])
     else:
         if rows:
-            click.echo(f"Per million tokens; charge: what accounts pay, cost: what the provider bills; now: {now}.")
+            print_line(f"Per million tokens; charge: what accounts pay, cost: what the provider bills; now: {now}.")
         tiered = _tiered(rows)
-        lines = [line for row in rows for line in _price_lines(row, tiered)]
+        sources = {text: str(number) for number, text in enumerate(_unique(row["source"] for row in rows), 1)}
+        reasons = dict(zip(_unique(map(_reason, rows)), _letters(), strict=False))
+        lines = [line for row in rows for line in _price_lines(row, tiered, sources, reasons)]
         columns = _without_twins(lines, _PRICES)
-        if all(row["served"] for row in rows):
-            del columns["why_not"]
-        print_table(lines, columns, empty=_NO_MODELS, spare=_PRICES_SPARE)
+        shown = print_table(lines, columns, empty=_NO_MODELS, spare=_PRICES_SPARE, group="provider")
+        mark = _STALE_MARK if "dated" in shown else ""
+        if any(row["why_not"].startswith(NOT_ON) for row in rows):
+            print_line(f"off: {NOT_ON}; such a line is what it bills")
+        for reason, letter in reasons.items():
+            print_line(f"{letter}: {reason}")
+        for source, number in sources.items() if "source" in shown else ():
+            print_line(f"source {number}: {source}")
         for line in _peak_hours(schedules):
-            click.echo(line)
-    for warning in _warnings(rows):
-        click.echo(warning, err=as_json)
+            print_line(line)
+    for warning in _warnings(rows, mark):
+        print_line(warning, err=as_json)
 
 
 _NO_MODELS = "No models: switch a provider on in the configuration."
 
 
-def _price_lines(row: Row, tiered: set[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    """Fold a row into a line for the charge and one for the cost, or one for both where they are the same."""
-    dated = f"{row['source_date']} stale" if row["stale"] else row["source_date"]
-    shown = {**row, "when": _when(row, tiered), "now": "now" if row["in_force"] else None, "dated": dated}
+def _price_lines(
+    row: Row, tiered: set[tuple[str, str]], sources: Mapping[str, str], reasons: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Fold a row into a line for the charge and one for the cost, or one for both where they are the same.
+
+    A row that is not served says so in their place.
+    """
+    shown = {
+        **row,
+        "when": _when(row, tiered),
+        "now": "now" if row["in_force"] else None,
+        "dated": f"{row['source_date']}{_STALE_MARK}" if row["stale"] else row["source_date"],
+        "source": sources.get(row["source"]),
+    }
     charge = {"currency": row["currency"], **{kind: row[kind] for kind in KINDS.values()}}
     cost = row["cost"] or dict.fromkeys(charge)
-    if charge == cost:
-        yield {**shown, "what": "both" if row["served"] else None}
-        return
-    if row["served"]:
+    if not row["served"]:
+        off, letter = row["why_not"].startswith(NOT_ON), reasons.get(_reason(row), "")
+        yield {**shown, **cost, "what": f"{'off' if off else 'not'} {letter}".rstrip()}
+    elif charge == cost:
+        yield {**shown, "what": "both"}
+    else:
         yield {**shown, "what": "charge"}
-    yield {**shown, **cost, "what": "cost"}
+        yield {**shown, **cost, "what": "cost"}
 
 
-def _warnings(rows: list[Row]) -> Iterator[str]:
-    """Say what is doubtful in the rows."""
+def _reason(row: Row) -> str:
+    """Return why a row is not served, beside the usual reason."""
+    why: str = row["why_not"]
+    return why.removeprefix(NOT_ON).removeprefix("; ")
+
+
+def _unique(texts: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(text for text in texts if text))
+
+
+def _letters() -> Iterator[str]:
+    """Yield a, b, … z, aa, ab, …"""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_lowercase, repeat=length))
+
+
+def _warnings(rows: list[Row], mark: str) -> Iterator[str]:
+    """Say what is doubtful in the rows; `mark` is how a row says that it is stale, if it does."""
     prices = {(row["provider"], row["model"], row["cost"]["currency"]): row["stale"] for row in rows if row["cost"]}
     stale = sum(prices.values())
     if stale:
-        be = "is" if stale == 1 else "are"
-        yield f"{stale} of {counted(len(prices), 'price')} {be} older than {STALE_DAYS} days (stale): check the source."
+        be, marked = "is" if stale == 1 else "are", f" ({mark})" if mark else ""
+        yield f"{stale} of {counted(len(prices), 'price')} {be} older than {STALE_DAYS} days{marked}: check the source."
     ended = {row["provider"]: row["calendar_ended"] for row in rows if row["calendar_ended"]}
     for provider, day in sorted(ended.items()):
         yield f"{provider}: its calendar of holidays ends on {day}; until it is extended, holidays cost the peak price."
@@ -185,11 +227,12 @@ def _tiered(rows: list[Row]) -> set[tuple[str, str]]:
 
 def _when(row: Row, tiered: set[tuple[str, str]]) -> str:
     """Write when a row holds: always, off-peak, in≤32K, above."""
+    period = (row["when"] or "").replace("_", "-")
     bounds = {"in": row["input_up_to"], "out": row["output_up_to"]}
     limits = [f"{name}≤{_count(most)}" for name, most in bounds.items() if most is not None]
     if (row["provider"], row["model"]) in tiered:
         limits = limits or ["above"]
-    return " ".join(limits if limits and row["when"] == "always" else [row["when"] or "", *limits])
+    return " ".join(limits if limits and period == "always" else [period, *limits])
 
 
 def _count(tokens: int | None) -> str | None:

@@ -50,6 +50,14 @@ def wish_of(message: Mapping[str, Any]) -> Wish | None:
     return Wish(words[1], place) if place in ("", HIDDEN, LATE) else None
 
 
+def help_on(message: Mapping[str, Any]) -> str | None:
+    """Return how to wish, for a message that begins as a wish does and is none; or None."""
+    if text_of(dict(message)).split()[:1] != [COMMAND] or wish_of(message) is not None:
+        return None
+    kinds = ", ".join(sorted(KINDS))
+    return f"That is no failure that I know. Say {COMMAND} KIND, or add {HIDDEN} or {LATE}. KIND is one of {kinds}."
+
+
 # --- what they say ---------------------------------------------------------------------------------------------------
 
 _OWING: Final = f"The account {ACCOUNT} has an insufficient balance, please recharge (key {{key}})."

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from nexus_proxy.demo.failures import FAILURES, HIDDEN, LATE, Wish, wish_of
+from nexus_proxy.demo.failures import FAILURES, HIDDEN, LATE, Wish, help_on, wish_of
 from nexus_proxy.demo.shapes import SHAPES, Choice, Counts, Shape, Writer
 from nexus_proxy.demo.words import compose, pieces, sample_arguments, text_of, think
 
@@ -175,7 +175,7 @@ def _choose(shape: Shape, body: dict[str, Any], index: int) -> Choice:
         tool = str(function["name"])
         text = json.dumps(sample_arguments(function.get("parameters") or {}))
     else:
-        text = compose(messages, index)
+        text = help_on(messages[-1]) or compose(messages, index)
     thought, parts = pieces(think(messages)) if _thinks(shape, body) else [], pieces(text)
     thought = thought[: body.get("thinking_budget")]
     limit = body.get("max_completion_tokens")

@@ -110,7 +110,7 @@ async def _serve(console: Console, stage: Scene) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     _chapter(console, "Your turn")
-    for title, snippet in _snippets(stage).items():
+    for title, snippet in snippets(stage).items():
         console.print(Text(title, "bold"))
         console.print(Text(snippet), soft_wrap=True)
         console.print()
@@ -118,7 +118,8 @@ async def _serve(console: Console, stage: Scene) -> None:
     await stop.wait()
 
 
-def _snippets(stage: Scene) -> dict[str, str]:
+def snippets(stage: Scene) -> dict[str, str]:
+    """Return what somebody may try, ready to be pasted, by title."""
     messages = [{"role": "user", "content": "Hello!"}]
     body = json.dumps({"model": MODEL, "stream": True, "messages": messages})
     query = "SELECT request_id, model, charge, end_state FROM usage"
@@ -134,7 +135,9 @@ def _snippets(stage: Scene) -> dict[str, str]:
             f'client = OpenAI(base_url="{stage.base_url}", api_key="{stage.key}")\n'
             f'stream = client.chat.completions.create(model="{MODEL}", messages={json.dumps(messages)}, stream=True)\n'
             "for chunk in stream:\n"
-            '    print(chunk.choices[0].delta.content or "", end="", flush=True)'
+            "    for choice in chunk.choices:\n"
+            "        if choice.delta:  # MiniMax ends with an event that has none\n"
+            '            print(choice.delta.content or "", end="", flush=True)'
         ),
         "A failure of the provider, instead of the message": (
             f"{COMMAND} KIND, {COMMAND} KIND {HIDDEN} (under a 200), or {COMMAND} KIND {LATE} (in a stream's middle)\n"

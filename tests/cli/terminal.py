@@ -18,6 +18,30 @@ import pytest
 from nexus_proxy.cli.main import run
 
 
+def tiered(*, markup: str, also: str, more: str = "", price: str) -> str:
+    """Return a configuration with DeepSeek, the provider `also`, and a model of a provider of our own, mine/tiered."""
+    return f"""
+[billing]
+markup = "{markup}"
+fx = {{ CNY = "0.1389" }}
+[providers.deepseek]
+api_key_env = "A_SECRET_THAT_IS_NOT_SET"
+[providers.{also}]
+api_key_env = "A_SECRET_THAT_IS_NOT_SET"
+[providers.local]
+dialect = "openai"
+base_url = "http://127.0.0.1:9/v1"
+allow_private = true
+[models."mine/tiered"]
+provider = "local"
+context = 32768
+max_output = 10000
+{more}
+[models."mine/tiered".price]
+{price}
+"""
+
+
 class Verbs:
     """Runs verbs in this process with one configuration. `err` is what the last one wrote to stderr."""
 

@@ -12,12 +12,10 @@ from nexus_proxy.core.pricelist import ListPrice
 from nexus_proxy.errors import Refused
 from tests.cli.terminal import Verbs, on_a_terminal
 
-
-@pytest.fixture
-def verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verbs:
-    path = tmp_path / "nexus.toml"
-    path.write_text('[providers.deepseek]\napi_key_env = "K"\n')
-    return Verbs(path, capsys)
+TOML = """
+[providers.deepseek]
+api_key_env = "K"
+"""
 
 
 def listing(upstream: str, confidence: str = "high", disabled: str = "", currencies: str = "USD") -> Listing:
@@ -52,12 +50,12 @@ def invented() -> Catalogue:
 
 def test_the_table_has_a_line_for_each_dialect() -> None:
     assert markdown(invented()).splitlines() == [
-        "| provider | what of its dialect matters | models with a price | how certain |",
-        "|---|---|---|---|",
-        "| `one-cn` One-Cn<br>`one-intl` One-Intl | Speaks plainly. | 5 + 2: `a`, `nice`, `d`… "
+        "| provider | dialect | what of its dialect matters | upstream models with a price | how certain |",
+        "|---|---|---|---|---|",
+        "| `one-cn` One-Cn<br>`one-intl` One-Intl | `one` | Speaks plainly. | 5 + 2: `a`, `nice`, `d`… "
         "| captured; prices: 7 high, 1 low |",
-        "| `two` Two | Hides &#124; things. | 0 | assumed; prices: none |",
-        "| any other, by configuration | Whatever it is. | your own | documented |",
+        "| `two` Two | `two` | Hides &#124; things. | 0 | assumed; prices: none |",
+        "| any other, by configuration | `plain` | Whatever it is. | your own | documented |",
     ]
 
 
@@ -88,6 +86,51 @@ def test_a_provider_is_described_for_programs(verbs: Verbs) -> None:
     assert all(row["matters"] and row["certainty"] for row in rows.values())
 
 
+def test_providers_and_dialects_of_the_configuration_are_listed_too(verbs: Verbs) -> None:
+    verbs.path.write_text("""
+[dialects.acme]
+based_on = "deepseek"
+matters = "Counts in tokens_in."
+certainty = "reported"
+notes = "Told by its support."
+[providers.deepseek]
+dialect = "acme"
+api_key_env = "K"
+[providers.acme]
+dialect = "acme"
+base_url = "https://api.acme.example/v1"
+[models."acme-large"]
+provider = "acme"
+upstream = "large-1"
+context = 131072
+max_output = 8192
+price = { input = "1", output = "4" }
+""")
+    rows: dict[str, dict[str, Any]] = {row["provider"]: row for row in verbs.json("providers")}
+    spoken = {
+        "dialect": "acme",
+        "matters": "Counts in tokens_in.",
+        "certainty": "reported",
+        "dialect_notes": "Told by its support.",
+    }
+    assert rows["acme"] == spoken | {
+        "provider": "acme",
+        "title": "acme",
+        "base_url": "https://api.acme.example/v1",
+        "models": ["acme-large"],
+        "priced_models": ["acme-large"],
+        "currencies": ["USD"],
+        "notes": "",
+        "price_confidence": {},
+        "on": True,
+    }
+    assert rows["deepseek"].items() >= spoken.items()
+    assert rows.keys() - {"acme"} == load_catalogue().providers.keys()
+    said = verbs("providers")
+    assert "Counts in tokens_in." in said
+    assert said.splitlines()[-1].split()[:4] == ["acme", "on", "acme", "1"]
+
+
 def test_a_provider_is_described_for_people(verbs: Verbs) -> None:
     heading, _, *lines = verbs("providers").splitlines()
     assert heading.split()[:3] == ["provider", "on", "dialect"]
@@ -103,4 +146,6 @@ def test_a_file_is_renewed(verbs: Verbs, tmp_path: Path) -> None:
     verbs("providers", "--write", str(target))
     assert target.read_text() == renewed(f"x\n{BEGIN}{END}y\n", load_catalogue())
     verbs("providers", "--write", str(verbs.path), code=1)
-    verbs("providers", "--write", str(tmp_path / "gone"), code=3)
+    verbs("providers", "--write", str(tmp_path / "gone.md"), code=2)
+    assert "gone.md' does not exist" in " ".join(verbs.err.split())
+    assert "Errno" not in verbs.err

@@ -11,28 +11,17 @@ from nexus_proxy.config import Config, load
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.pricing import amount_nano
 from nexus_proxy.core.usage import Usage
-from tests.cli.terminal import Verbs
+from tests.cli.terminal import Verbs, tiered
 
-TOML = """
-[billing]
-markup = "1.1"
-fx = { CNY = "0.1389" }
-[providers.deepseek]
-api_key_env = "A_SECRET_THAT_IS_NOT_SET"
-[providers.qwen-intl]
-api_key_env = "A_SECRET_THAT_IS_NOT_SET"
-[providers.local]
-dialect = "openai"
-base_url = "http://127.0.0.1:9/v1"
-allow_private = true
-[models."mine/tiered"]
-provider = "local"
+TOML = tiered(
+    markup="1.1",
+    also="qwen-intl",
+    more="""
 upstream = "theirs"
-context = 32768
-max_output = 10000
 limit_covers_thinking = false
 thinking_max = 500
-[models."mine/tiered".price]
+""",
+    price="""
 currency = "CNY"
 input = "1.000001"
 cached_input = "0.1"
@@ -40,14 +29,8 @@ cache_write = "1.25"
 output = "3"
 thinking = "4"
 tiers = [{ input_max = 8192, output_max = 200, input = "1.000001" }, { input = "2.000002" }]
-"""
-
-
-@pytest.fixture
-def verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verbs:
-    path = tmp_path / "nexus.toml"
-    path.write_text(TOML)
-    return Verbs(path, capsys)
+""",
+)
 
 
 @pytest.fixture
@@ -90,7 +73,7 @@ def test_a_quote_is_what_is_charged_and_adds_up(verbs: Verbs, config: Config) ->
             assert 0 <= rounding < Fraction(1, 10**9)
         tokens = {line["kind"]: line["tokens"] for line in found["charge"]["lines"]}
         assert sum(tokens.get(kind, 0) for kind in ("input", "cached_input", "cache_write")) == usage.prompt
-        assert sum(tokens.get(kind, 0) for kind in ("output", "thinking_output")) == usage.completion
+        assert sum(tokens.get(kind, 0) for kind in ("output", "thinking")) == usage.completion
 
 
 def test_a_quote_is_never_above_the_hold_that_it_names(verbs: Verbs, config: Config) -> None:
@@ -119,7 +102,7 @@ def test_a_hold_is_bounded_by_the_context_and_the_limit(verbs: Verbs) -> None:
         (Usage(8192, 200), 1, ["input", "output"]),
         (Usage(8193, 200), 2, ["input", "output"]),
         (Usage(8192, 201), 2, ["input", "output"]),
-        (Usage(5, 2, cached=2, cache_write=3, reasoning=1), 1, ["cached_input", "cache_write", "thinking_output"]),
+        (Usage(5, 2, cached=2, cache_write=3, reasoning=1), 1, ["cached_input", "cache_write", "thinking"]),
         (Usage(5, 0), 1, ["input"]),
         (Usage(0, 0), 1, []),
     ],
@@ -136,12 +119,12 @@ def test_the_tier_and_the_kinds_are_shown(verbs: Verbs, usage: Usage, number: in
 @pytest.mark.parametrize(
     ("at", "period"),
     [
-        ("2026-11-23T08:59:59+08:00", "off-peak"),
+        ("2026-11-23T08:59:59+08:00", "off_peak"),
         ("2026-11-23T09:00:00+08:00", "peak"),
         ("2026-11-23T01:00:00", "peak"),
-        ("2026-11-23T00:59:59.999", "off-peak"),
+        ("2026-11-23T00:59:59.999", "off_peak"),
         ("2026-11-22T20:00:00-05:00", "peak"),
-        ("2026-10-01T10:00+08:00", "off-peak"),  # a holiday
+        ("2026-10-01T10:00+08:00", "off_peak"),  # a holiday
         ("2026-10-10T10:00+08:00", "peak"),  # a Saturday that is worked
     ],
 )
@@ -153,6 +136,7 @@ def test_the_instant_decides(verbs: Verbs, at: str, period: str) -> None:
     assert (assumed in found["notes"]) == without
     assert (f"Note: {assumed}." in verbs(*words("deepseek-v4", Usage(1_000_000, 0), at))) == without
     assert found["at"].endswith("Z")
+    assert f"period    {period.replace('_', '-')}\n" in verbs(*words("deepseek-v4", Usage(1, 1), at))
 
 
 def test_without_a_time_it_is_now(verbs: Verbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +200,9 @@ def test_doubts_about_the_price_are_notes(verbs: Verbs, monkeypatch: pytest.Monk
     ("more", "said"),
     [
         (("--input", "1"), "Missing option '--output'"),
-        (("--input", "-1", "--output", "1"), "-1 is not in the range"),
-        (("--input", "1.5", "--output", "1"), "not a valid integer"),
-        (("--input", str(10**12 + 1), "--output", "1"), "is not in the range"),
+        (("--input", "-1", "--output", "1"), "not '-1'"),
+        (("--input", "1.5", "--output", "1"), "expected a whole number of tokens from 0 to 1000000000000, not '1.5'"),
+        (("--input", str(10**12 + 1), "--output", "1"), "not '1000000000001'"),
         (("--input", "5", "--output", "1", "--cached", "6"), "parts of --input"),
         (("--input", "5", "--output", "1", "--cached", "3", "--cache-write", "3"), "parts of --input"),
         (("--input", "5", "--output", "1", "--reasoning", "2"), "part of --output"),
@@ -243,6 +227,24 @@ def test_a_model_that_is_not_served_exits_1(verbs: Verbs) -> None:
     assert verbs.err == "nexus-proxy: no model 'mine/tired' is served; did you mean mine/tiered?\n"
     verbs("quote", "zzz", "--input", "1", "--output", "1", code=1)
     assert "`nexus-proxy models`" in verbs.err
+
+
+def test_a_model_of_the_catalogue_that_is_not_served_says_where_it_is_and_why(verbs: Verbs) -> None:
+    off = "the provider is not switched on"
+    verbs("quote", "kimi-k3", "--input", "1", "--output", "1", code=1)
+    assert verbs.err == (
+        f"nexus-proxy: no model 'kimi-k3' is served: moonshot-intl has it, but {off}; moonshot-cn has it, but {off}\n"
+    )
+    verbs.path.write_text(TOML + '[models."deepseek-v4"]\nenabled = false\n')
+    verbs("quote", "deepseek-v4", "--input", "1", "--output", "1", code=1)
+    assert verbs.err.endswith(": deepseek has it, but switched off in the configuration\n")
+
+
+def test_a_sum_that_is_round_is_not_rounded_up(verbs: Verbs) -> None:
+    assert "rounded up by" in verbs(*words("mine/tiered", Usage(100, 7)))
+    said = verbs(*words("deepseek-v4", Usage(1_000_000, 0)))
+    assert "sum" in said
+    assert "rounded up by" not in said
 
 
 def test_a_wrong_configuration_exits_1_and_no_ledger_is_made(verbs: Verbs, tmp_path: Path) -> None:

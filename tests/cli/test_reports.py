@@ -10,44 +10,20 @@ import pytest
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.catalogue.dates import known_until
 from nexus_proxy.config import load
-from tests.cli.terminal import Verbs, on_a_terminal
+from tests.cli.terminal import Verbs, on_a_terminal, tiered
 
-TOML = """
-[billing]
-markup = "1.2"
-fx = { CNY = "0.1389" }
-[providers.deepseek]
-api_key_env = "K"
-[providers.moonshot-cn]
-api_key_env = "K"
-[providers.local]
-dialect = "openai"
-base_url = "http://127.0.0.1:9/v1"
-allow_private = true
-[models."mine/tiered"]
-provider = "local"
-context = 32768
-max_output = 10000
-[models."mine/tiered".price]
+TOML = tiered(
+    markup="1.2",
+    also="moonshot-cn",
+    price="""
 input = "1"
 cached_input = "0.1"
 output = "3"
 thinking = "4"
-[[models."mine/tiered".price.tiers]]
-input_max = 8192
-output_max = 200
-input = "1"
-[[models."mine/tiered".price.tiers]]
-input = "2"
-"""
+tiers = [{ input_max = 8192, output_max = 200, input = "1" }, { input = "2" }]
+""",
+)
 MORNING = datetime(2026, 11, 23, 1, 0, tzinfo=UTC)  # a Monday, 09:00 in China: the peak begins
-
-
-@pytest.fixture
-def verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Verbs:
-    path = tmp_path / "nexus.toml"
-    path.write_text(TOML)
-    return Verbs(path, capsys)
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +50,14 @@ def test_models_on_a_terminal_break_no_name(tmp_path: Path) -> None:
     models = load(path, {"K": "k"}).models
     for columns in (80, 200):
         lines = on_a_terminal(columns, "--config", str(path), "models")
-        table = [line for line in lines if not line.startswith("peak of ")]
-        assert max(map(len, table)) <= columns
+        assert max(map(len, lines)) <= columns
+        ends = next(number for number, line in enumerate(lines) if line.startswith(("Too wide", "peak of ")))
+        table = lines[:ends]
+        assert any("Too wide for this terminal: provider, provider's id, " in line for line in lines) == (columns == 80)
         assert {line.split()[0] for line in table[3:]} == set(models)
         assert any(line.startswith("deepseek-v4 ") and {"1.32", "0.044", "3.96"} <= set(line.split()) for line in table)
         assert any("deepseek-v4-pro" in line and line.startswith("deepseek-v4 ") for line in table) == (columns == 200)
-        assert "peak of deepseek: 09:00–12:00 and 14:00–18:00 (UTC+08:00)" in "".join(lines)
+        assert "peak of deepseek: 09:00–12:00 and 14:00–18:00 (UTC+08:00)" in " ".join(lines)
     assert [line.split()[3] for line in lines if line.startswith("qwen3-max ")] == ["in≤32K", "in≤128K", "above"]
     narrow = on_a_terminal(30, "--config", str(path), "models")
     assert any(line.startswith("deepseek-v4-flash-vision-exp ") for line in narrow)
@@ -123,7 +101,7 @@ def test_models_for_programs(verbs: Verbs) -> None:
         "cached_input": "0.12",
         "cache_write": "1.20",
         "output": "3.60",
-        "thinking_output": "4.80",
+        "thinking": "4.80",
         "currency": "USD",
         "context": 32768,
         "max_output": 10000,
@@ -141,18 +119,18 @@ def test_no_model_says_what_to_do(verbs: Verbs) -> None:
 
 
 @pytest.mark.parametrize(
-    ("second", "period"), [(-1, "off-peak"), (0, "peak"), (3 * 3600 - 1, "peak"), (3 * 3600, "off-peak")]
+    ("second", "period"), [(-1, "off_peak"), (0, "peak"), (3 * 3600 - 1, "peak"), (3 * 3600, "off_peak")]
 )
 def test_prices_tell_which_is_in_force(verbs: Verbs, monkeypatch: pytest.MonkeyPatch, second: int, period: str) -> None:
     at(monkeypatch, MORNING + timedelta(seconds=second))
     rows = rows_of(verbs.json("models", "--prices"), "deepseek-v4")
     assert {row["when"]: row["in_force"] for row in rows} == {
         "peak": period == "peak",
-        "off-peak": period == "off-peak",
+        "off_peak": period == "off_peak",
     }
     lines = [line.split() for line in verbs("models", "--prices").splitlines() if line.startswith("deepseek-v4 ")]
-    assert {line[2] for line in lines if line[3] == "now"} == {period}
-    assert {line[2] for line in lines if line[3] == "–"} == {"peak", "off-peak"} - {period}
+    assert {line[2] for line in lines if line[3] == "now"} == {period.replace("_", "-")}
+    assert {line[2] for line in lines if line[3] == "–"} == {"peak", "off-peak"} - {period.replace("_", "-")}
 
 
 def test_prices_show_what_accounts_pay_beside_what_the_provider_bills(verbs: Verbs) -> None:
@@ -191,7 +169,7 @@ def test_a_price_is_stale_after_90_days(verbs: Verbs, monkeypatch: pytest.Monkey
         warning = f"{len(models)} of {len(models)} prices are older than 90 days (stale): check the source.\n"
         assert (warning in verbs.err) == stale  # a program's stdout stays JSON
         said = verbs("models", "--prices")
-        assert (warning in said, f"{dated} stale" in said) == (stale, stale)
+        assert (warning.replace("stale", "!") in said, f" {dated}! " in said) == (stale, stale)
 
 
 def test_a_calendar_that_has_ended_is_told(verbs: Verbs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,12 +186,33 @@ def test_a_calendar_that_has_ended_is_told(verbs: Verbs, monkeypatch: pytest.Mon
         assert {row["calendar_ended"] for row in rows_of(verbs.json("models", "--prices"), "kimi-k3")} == {None}
 
 
-def test_prices_on_a_terminal_break_no_name(verbs: Verbs) -> None:
-    for columns in (80, 140, 300):
-        lines = on_a_terminal(columns, "--config", str(verbs.path), "models", "--prices")
-        assert any(line.startswith("deepseek-v4-flash-vision-exp ") for line in lines)
-        assert any("2026-11-15" in line for line in lines)
-    assert any("https://api-docs.deepseek.com" in line for line in lines)
+@pytest.mark.parametrize("words", [("models", "--prices"), ("models", "--all")])
+@pytest.mark.parametrize("columns", [80, 100, 300])
+def test_prices_fit_a_terminal_with_every_name_whole(verbs: Verbs, columns: int, words: tuple[str, ...]) -> None:
+    lines = on_a_terminal(columns, "--config", str(verbs.path), *words)
+    assert max(map(len, lines)) <= columns
+    rows = verbs.json(*words)
+    seen, provider = set(), ""
+    (heading,) = (line.split() for line in lines if line.startswith("model "))
+    assert {"model", "when", "what", "input", "output"} <= set(heading)
+    for line in lines:
+        first, second, *_ = [*line.split(), "", ""]
+        if line.startswith("provider ") and second.endswith(":"):
+            provider = second[:-1]
+        seen.add((provider or second, first))
+    assert seen >= {(row["provider"], row["model"]) for row in rows}
+    said = " ".join(lines)
+    assert ("Too wide for this terminal: " in said) == ("--json has everything" in said) == (columns < 300)
+    assert ("https://api-docs.deepseek.com" in said) == (columns == 300)
+    assert "older than 90 days" in said
+
+
+def test_lines_of_one_model_can_be_told_apart_at_80_columns(verbs: Verbs) -> None:
+    lines = on_a_terminal(80, "--config", str(verbs.path), "models", "--all")
+    start = next(number for number, line in enumerate(lines) if line.startswith("provider deepseek:"))
+    end = next(number for number, line in enumerate(lines) if line.startswith("provider moonshot-cn:"))
+    rows = [tuple(line.split()) for line in lines[start + 1 : end]]
+    assert len(rows) == len(set(rows)) > 20
 
 
 # --- models --all -------------------------------------------------------------------------------------------------
@@ -233,7 +232,12 @@ def test_all_is_the_whole_catalogue_and_why_it_is_not_served(verbs: Verbs) -> No
     assert why["qwen-intl", "qwen-max", "USD"] == "the provider is not switched on"
     unpriced = [row for row in rows if row["cost"] is None]
     assert all(row["why_not"] and row["input"] is row["price_id"] is None for row in unpriced)
-    assert "the provider bills in USD" in verbs("models", "--all")
+    said = verbs("models", "--all").splitlines()
+    (letter,) = (line[0] for line in said if line.endswith(": the provider bills in USD"))
+    assert any(line.split()[:6] == ["deepseek-v4", "deepseek", "peak", "now", "not", letter] for line in said)
+    assert any(line.split()[:5] == ["qwen-max", "qwen-intl", "always", "now", "off"] for line in said)
+    numbers = {line.split()[1].rstrip(":") for line in said if line.startswith("source ")}
+    assert {line.split()[-1] for line in said if line.startswith(("kimi-k3 ", "qwen-max "))} <= numbers
 
 
 def test_all_tells_what_the_configuration_did(verbs: Verbs) -> None:

@@ -19,6 +19,9 @@ from nexus_proxy.demo.words import pieces, sample_arguments
 HELLO = [{"role": "user", "content": "Hello there"}]
 
 
+NO_WISHES = ("/fail bogus", "/fail no_money hiden", "/fail", "/fail no_money late now")
+
+
 async def ask(client: AsyncOpenAI, **options: Any) -> Any:
     """Ask as a program without types does."""
     create: Any = client.chat.completions.create
@@ -148,7 +151,7 @@ async def test_it_fails_on_demand_in_the_words_of_its_dialect() -> None:
         ("siliconflow", "/fail auth"): (401, b'"Invalid token'),
         ("deepseek", "/fail no_money late"): (200, b'"code":"invalid_request_error"'),
         ("yi", "/fail overloaded"): (529, b"overloaded"),
-        ("yi", "/fail something"): (200, b"/fail something"),  # no kind that it knows: an ordinary prompt
+        **{("yi", prompt): (200, b"KIND is one of auth, bad_request") for prompt in NO_WISHES},
     }
     for (dialect, prompt), (status, words) in said.items():
         provider = DemoProvider(dialect=dialect, pace_s=0)

@@ -1,5 +1,6 @@
 """`nexus-proxy demo`, the whole of it: a real door, a real provider, a real ledger."""
 
+import asyncio
 import functools
 import io
 import json
@@ -16,6 +17,7 @@ import pytest
 from openai import OpenAI
 from rich.console import Console
 
+from nexus_proxy.cli.operate import demo
 from nexus_proxy.demo import scene, show
 from nexus_proxy.demo.shapes import SHAPES
 
@@ -73,10 +75,25 @@ def test_every_dialect_is_shown_with_the_same_proof(monkeypatch: pytest.MonkeyPa
     assert "agree to the last nano-dollar" in shown
 
 
+@pytest.mark.parametrize("dialect", ["openai", "minimax"])
+async def test_the_program_that_it_prints_runs(capsys: pytest.CaptureFixture[str], dialect: str) -> None:
+    async with scene.scene(dialect=dialect, pace_s=0) as stage:
+        (program,) = (text for title, text in show.snippets(stage).items() if title.startswith("Python"))
+        await asyncio.to_thread(exec, program, {})
+    assert capsys.readouterr().out.count("“Hello!”") == 1
+
+
+@pytest.mark.parametrize(("named", "spoken"), [("moonshot-cn", "moonshot"), ("zai", "zhipu"), ("qwen", "qwen")])
+def test_a_provider_stands_for_its_dialect(named: str, spoken: str) -> None:
+    (option,) = (param for param in demo.params if param.name == "dialect")
+    assert option.type.convert(named, option, None) == spoken
+
+
 def test_a_dialect_that_nobody_speaks_is_wrong_usage() -> None:
     done = subprocess.run([*PROGRAM, "demo", "--dialect", "latin"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "moonshot" in done.stderr
+    assert "not 'latin'" in " ".join(done.stderr.split())
 
 
 def test_it_serves_until_interrupted(tmp_path: Path) -> None:
