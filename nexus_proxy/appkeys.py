@@ -54,7 +54,6 @@ class Call:
     """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
 
     model: Model
-    outgoing: Outgoing | None  # until it is taken
     upstream: Upstream
     reservation: Reservation
     taken: bool = False
@@ -73,6 +72,7 @@ class Visit:
     key: Key | None = None
     # metering
     model: Model | None = None
+    outgoing: Outgoing | None = None  # until it is taken: with its body, it is large
     call: Call | None = None
 
     @property

@@ -23,7 +23,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
     visit = request[VISIT]
     call, parts = visit.call, visit.parts
     assert call is not None
-    outgoing, call.outgoing = call.outgoing, None  # it is the exchange's now, to let go of when it was heard
+    outgoing, visit.outgoing = visit.outgoing, None  # it is the exchange's now, to let go of when it was heard
     assert outgoing is not None
     config = parts.config
     exchange = Exchange(
@@ -35,6 +35,7 @@ async def forward(request: web.Request) -> web.StreamResponse:
         limits=config.server.limits,
         drains=parts.drains,
     )
+    del outgoing
     protocol = request.protocol
     assert isinstance(protocol, DoorProtocol)
     protocol.watcher = exchange

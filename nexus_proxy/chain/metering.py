@@ -56,12 +56,11 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
         taken = len(raw)
         _check_open(visit)
         if len(raw) < OFF_LOOP_BYTES:
-            model, outgoing = _understand(visit, raw)
+            visit.model, visit.outgoing = _understand(visit, raw)
         else:
-            model, outgoing = await asyncio.to_thread(_understand, visit, raw)
+            visit.model, visit.outgoing = await asyncio.to_thread(_understand, visit, raw)
         del raw
-        visit.model = model
-        return await _hold_and_lend(request, handler, visit, model, outgoing)
+        return await _hold_and_lend(request, handler, visit)
     finally:
         bodies.leave(taken)
 
@@ -129,15 +128,15 @@ def _understand(visit: Visit, raw: bytes) -> tuple[Model, Outgoing]:
     return model, prepare(chat, model)
 
 
-async def _hold_and_lend(
-    request: web.Request, handler: Handler, visit: Visit, model: Model, outgoing: Outgoing
-) -> web.StreamResponse:
+async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -> web.StreamResponse:
+    model = visit.model
+    assert model is not None
     upstream = visit.parts.upstreams[model.provider]
     upstream.enter()
     call: Call | None = None
     try:
-        reservation = await _hold(visit, model, outgoing)
-        visit.call = call = Call(model, outgoing, upstream, reservation)
+        reservation = await _hold(visit, model)
+        visit.call = call = Call(model, upstream, reservation)
         _check_open(visit)  # whoever waited in the ledger while the server began to end is sent elsewhere
         return await handler(request)
     finally:
@@ -154,8 +153,9 @@ _NOTHING_HAPPENED = Ending(
 )
 
 
-async def _hold(visit: Visit, model: Model, outgoing: Outgoing) -> Reservation:
-    key, parts = visit.caller, visit.parts
+async def _hold(visit: Visit, model: Model) -> Reservation:
+    key, parts, outgoing = visit.caller, visit.parts, visit.outgoing
+    assert outgoing is not None
     opened_ms = now_ms()
     price = model.tariff.price_at(opened_ms)
     hold = Hold(

@@ -44,9 +44,9 @@ class Delivery:
         if self.gone:
             return
         self._client = client
-        for data in self._pending:
-            client.send(data)
-        self._pending.clear()
+        if self._pending:
+            waiting, self._pending = b"".join(self._pending), []  # in one piece: to send may call back in here
+            client.send(waiting)
         if self._farewell is not None and self._client is not None:
             self._client = None  # all is said: its departure must not cut what was ended
             self._farewell(client)

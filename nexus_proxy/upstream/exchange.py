@@ -100,6 +100,7 @@ class Exchange:
         "_error_body",
         "_final",
         "_grace",
+        "_late",
         "_limits",
         "_loop",
         "_model",
@@ -155,7 +156,8 @@ class Exchange:
         self._settled = self._answered = self._ended = False
         self._verdict: Verdict | None = None
         self._final = b""  # what waits for the settlement: a whole answer, as much of it as came, or the terminal bytes
-        self._behind = 0  # bytes that came behind them
+        self._late = b""  # what came behind that before it was durable
+        self._behind = 0  # bytes that came behind
         self._received = 0
         self._status = 0
         self._content_type = ""
@@ -204,6 +206,7 @@ class Exchange:
             return
         self._draining = True
         self._drain_from = self._received
+        self._outgoing = self._outgoing._replace(body=b"")  # nobody is left to send it again for
         # An unstreamed answer comes at its end or not at all, so it has the exchange's own time.
         self._watch.drain(self._loop.time() + self._limits.drain_s if self._outgoing.stream else None)
 
@@ -291,7 +294,7 @@ class Exchange:
         elif self._answered:
             self._deliver(data)
         else:
-            self._final += data
+            self._late += data
 
     @entry
     def _done_at_last(self) -> None:
@@ -456,7 +459,7 @@ class Exchange:
         elif final and self.error is None:
             self._open(Opening(self._content_type, self._encoding, final, self._verdict))
         elif final:
-            self._deliver(final)
+            self._deliver(final, last=True)
             delivery.cut()
         else:
             self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
@@ -468,7 +471,10 @@ class Exchange:
         assert tap is not None
         if self.error is None:
             delivery.give(final)
-            if self._upstream_over:
+            delivery.give(self._late)
+            if delivery.echoed and self._upstream_over:
+                delivery.cut()
+            elif self._upstream_over:
                 delivery.end()
             return
         if delivery.echoed:
@@ -485,6 +491,7 @@ class Exchange:
             delivery.give(error_event(self.error))
         delivery.cut()
 
+    @entry
     def _end_stream(self) -> None:
         if self._delivery.echoed:
             self._delivery.cut()
@@ -549,10 +556,10 @@ class Exchange:
 
     # --- small steps ------------------------------------------------------------------------------------------
 
-    def _deliver(self, data: bytes) -> None:
+    def _deliver(self, data: bytes, *, last: bool = False) -> None:
         delivery = self._delivery
         began = delivery.began
-        delivery.give(data)
+        delivery.give(data, last=last)
         if delivery.began and not began:
             self._open(Opening(self._content_type, self._encoding))
         if delivery.echoed:

@@ -35,7 +35,8 @@ def test_a_client_gets_the_same_whenever_its_head_is_out(when: int) -> None:
         delivery.attach(listener)
     delivery.give(b"late")
     delivery.cut()
-    assert listener.got == [b"a\n", b"b", "end"]
+    assert listener.got.pop() == "end"
+    assert b"".join(data for data in listener.got if isinstance(data, bytes)) == b"a\nb"
 
 
 def test_who_has_left_gets_nothing_and_is_cut() -> None:

@@ -837,6 +837,19 @@ async def test_f6_our_credential_in_the_terminal_bytes_cuts_the_answer(stage: St
     scene.check()
 
 
+async def test_f6_our_credential_behind_the_end_takes_nothing_from_what_was_before_it(stage: Stage) -> None:
+    scene = stage([sse_head(), Chunk(STREAM), Delay(0.02), Chunk(b": sk-canary-123\n\n"), LAST_CHUNK])
+    scene.books.gate.clear()
+    playing = asyncio.create_task(scene.play())
+    await eventually(lambda: bool(scene.exchange._late))
+    assert scene.body == STREAM[: -len(DONE)]
+    scene.books.gate.set()
+    await playing
+    assert (scene.body, scene.farewells) == (STREAM, ["cut"])
+    assert scene.exchange.echoed
+    scene.check()
+
+
 async def test_f6_our_credential_in_a_document_that_breaks_off(stage: Stage) -> None:
     part = b'{"choices":[{"index":0,"message":{"content":"sk-canary-123'
     scene = stage(
