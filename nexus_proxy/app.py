@@ -22,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from nexus_proxy.api import admin, balance, models, operators, refused
 from nexus_proxy.api.admin_socket import AdminSocket
 from nexus_proxy.appkeys import COMPLETIONS, PARTS, Parts, Readiness
-from nexus_proxy.chain import CHAIN, forward
+from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
@@ -34,7 +34,7 @@ from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
-from nexus_proxy.listener import DoorRunner
+from nexus_proxy.listener import DoorRunner, direct
 from nexus_proxy.logs import configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.upstream.provider import Upstream
@@ -167,6 +167,7 @@ class Door:
             ledger=self.ledger,
             limiter=limiter,
             logger=self._logger,
+            loop=asyncio.get_running_loop(),
             metrics=self.metrics,
             reader=self.reader,
             readiness=self.readiness,
@@ -191,8 +192,9 @@ class Door:
         # Trap: the default client_max_size of 1 MiB; metering enforces the limit while it reads.
         app = web.Application(middlewares=CHAIN, client_max_size=limits.body_bytes)
         app[PARTS] = parts
-        _add_routes(app)
-        runner = DoorRunner(app, config.server.timeouts, limits)
+        routes = _add_routes(app)
+        chat = direct(app, routes[COMPLETIONS], compose(forward))
+        runner = DoorRunner(app, config.server.timeouts, limits, {("POST", "/v1/chat/completions"): chat})
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         listening = _bind(config.server.listen)
@@ -230,20 +232,22 @@ class Door:
         self._logger.error("fault", exc_info=fault)
 
 
-def _add_routes(app: web.Application) -> None:
-    """Every path goes through the chain, the unknown ones too; no path answers `Expect` by itself."""
+def _add_routes(app: web.Application) -> dict[str, web.AbstractRoute]:
+    """Add every path and return what is served, by name. All go through the chain; none answers `Expect` by itself."""
     served: list[tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]], str]] = [
         ("POST", "/v1/chat/completions", forward, COMPLETIONS),
         ("GET", "/v1/models", models.list_models, "models"),
         ("GET", "/v1/models/{id:.+}", models.retrieve_model, "model"),
         ("GET", "/v1/balance", balance.balance, "balance"),
     ]
+    routes: dict[str, web.AbstractRoute] = {}
     for method, path, handler, name in served:
         resource = app.router.add_resource(path, name=name)
-        resource.add_route(method, handler, expect_handler=refused.no_continue)
+        routes[name] = resource.add_route(method, handler, expect_handler=refused.no_continue)
         other = app.router.add_resource(path, name=None)
         other.add_route("*", refused.only(method), expect_handler=refused.no_continue)
     app.router.add_route("*", "/{path:.*}", refused.not_found, expect_handler=refused.no_continue)
+    return routes
 
 
 def _bind(address: Address) -> socket.socket:

@@ -5,6 +5,7 @@ parts and one for the request's visit. Each stage of the chain writes its own fi
 stages read them.
 """
 
+import asyncio
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ class Parts(NamedTuple):
     ledger: Writer
     limiter: Limiter
     logger: FilteringBoundLogger
+    loop: asyncio.AbstractEventLoop  # to be asked for costs a call into the kernel each time
     metrics: Metrics
     reader: Reader
     readiness: Readiness

@@ -6,11 +6,14 @@ transport itself that the client left or cannot keep up, since a handler that is
 """
 
 import asyncio
+from collections.abc import Awaitable, Mapping
 from typing import Any, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_urldispatcher import AbstractRoute, UrlMappingMatchInfo
 
 from nexus_proxy.answers import error_response, first_headers, new_request_id
 from nexus_proxy.config import Limits, Timeouts
@@ -166,10 +169,35 @@ class DoorServer(web.Server):
         return DoorProtocol(self, loop=self._loop, **self._kwargs)
 
 
-class DoorRunner(web.AppRunner):
-    """Runs an application behind DoorProtocol, with every setting that aiohttp leaves open made on purpose."""
+Target = tuple[str, str]  # a method, and a request target as it was sent
 
-    def __init__(self, app: web.Application, timeouts: Timeouts, limits: Limits) -> None:
+
+def direct(app: web.Application, route: AbstractRoute, handler: Handler) -> Handler:
+    """Return the handler for requests that are known to be for a route of the application: its router is not asked."""
+    match = UrlMappingMatchInfo({}, route)
+    match.add_app(app)
+    match.freeze()
+
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        request._match_info = match  # no request changes it
+        return handler(request)
+
+    return handle
+
+
+class DoorRunner(web.AppRunner):
+    """Runs an application behind DoorProtocol, with every setting that aiohttp leaves open made on purpose.
+
+    `shortcuts` are handlers for exact targets; they make the application's middlewares their own business.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        timeouts: Timeouts,
+        limits: Limits,
+        shortcuts: "Mapping[Target, Handler] | None" = None,
+    ) -> None:
         super().__init__(
             app,
             access_log=None,  # trap: aiohttp logs every request line; the one line of ours says more, and no query
@@ -184,8 +212,14 @@ class DoorRunner(web.AppRunner):
             head_s=timeouts.client_headers_s,
             stalled_s=timeouts.client_stalled_s,
         )
+        self._shortcuts = shortcuts or {}
 
     async def _make_server(self) -> web.Server:
         original = await super()._make_server()
-        server = DoorServer(original.request_handler, request_factory=original.request_factory, **self._kwargs)
-        return server
+        routed, shortcuts = original.request_handler, self._shortcuts
+
+        def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+            # Trap: for each request the application asks its router and wraps the handler into the middlewares anew.
+            return shortcuts.get((request.method, request._message.path), routed)(request)
+
+        return DoorServer(cast(Any, handle), request_factory=original.request_factory, **self._kwargs)

@@ -3,8 +3,6 @@
 Strategy: never a key, never a prompt, never a text that a client chose, except the model's id where it is one of ours.
 """
 
-import asyncio
-
 from aiohttp import web
 
 from nexus_proxy.appkeys import COMPLETIONS, Parts, Visit
@@ -21,7 +19,7 @@ def record_refused(request: web.Request, visit: Visit, status: int, code: str | 
     if visit.call is not None and visit.call.taken:
         return  # its exchange writes the line
     model_id, provider = (model.id, model.provider) if model is not None else (None, None)
-    duration_s = asyncio.get_running_loop().time() - visit.started
+    duration_s = parts.loop.time() - visit.started
     parts.metrics.request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
     parts.logger.info(
         "request",
@@ -63,7 +61,7 @@ def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
     parts, call, key = visit.parts, visit.call, visit.caller
     assert call is not None
-    started, now = visit.started, asyncio.get_running_loop().time()
+    started, now = visit.started, parts.loop.time()
     reservation, error, first_byte = call.reservation, exchange.error, exchange.first_byte
     hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
     usage = verdict.usage if verdict is not None else None

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -34,7 +34,9 @@ class Desk:
         self.charged: list[tuple[int, int]] = []
         self.metrics = Metrics(["m"])
         directory = SimpleNamespace(charged=lambda account_id, nano: self.charged.append((account_id, nano)))
-        self.parts: Any = SimpleNamespace(logger=self._log.bound, metrics=self.metrics, directory=directory)
+        self.parts: Any = SimpleNamespace(
+            logger=self._log.bound, loop=asyncio.get_running_loop(), metrics=self.metrics, directory=directory
+        )
 
     def visit(self) -> Visit:
         """Return the visit of a request that came 2 seconds ago."""
@@ -54,7 +56,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     found = Desk(tmp_path / "log")
     yield found
     found.close()

@@ -7,6 +7,10 @@ metering   is it sound, what can it cost, and is that set aside durably
 forward    the call to the provider; the answer on its way to the client
 """
 
+import functools
+
+from aiohttp.typedefs import Handler
+
 from nexus_proxy.chain.auth import auth
 from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.chain.forward import forward
@@ -15,4 +19,11 @@ from nexus_proxy.chain.ratelimit import ratelimit
 
 CHAIN = (boundary, auth, ratelimit, metering)
 
-__all__ = ["CHAIN", "forward"]
+__all__ = ["CHAIN", "compose", "forward"]
+
+
+def compose(handler: Handler) -> Handler:
+    """Put a handler behind all stages, once: an application does it anew for each request."""
+    for stage in reversed(CHAIN):
+        handler = functools.partial(stage, handler=handler)
+    return handler

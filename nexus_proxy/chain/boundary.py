@@ -4,8 +4,6 @@ Strategy: everything below raises; only here is it turned into an answer. What h
 answered again, so its connection is closed instead.
 """
 
-import asyncio
-
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.typedefs import Handler
@@ -22,7 +20,7 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = new_request_id()
     headers = first_headers(request_id)
     parts = request.app[PARTS]
-    visit = request[VISIT] = Visit(parts, request_id, asyncio.get_running_loop().time(), headers)
+    visit = request[VISIT] = Visit(parts, request_id, parts.loop.time(), headers)
     try:
         if request.version not in (HttpVersion10, HttpVersion11):
             raise InvalidHttp("This server speaks HTTP/1.1.")  # trap: aiohttp takes any version, and answers in it

@@ -177,7 +177,15 @@ async def _hold(visit: Visit, model: Model) -> Reservation:
         case Held():
             commit_s = config.server.timeouts.commit_s
             on_settled = functools.partial(record_settlement, parts)
-            return Reservation(ledger, hold, price, opened=visit.started, commit_s=commit_s, on_settled=on_settled)
+            return Reservation(
+                ledger,
+                hold,
+                price,
+                loop=parts.loop,
+                opened=visit.started,
+                commit_s=commit_s,
+                on_settled=on_settled,
+            )
         case Short() as short:
             raise _short(short, config.currency)
         case Suspended():

@@ -8,16 +8,15 @@ and Qwen; no two of them contradict each other, so one table reads them all. Wha
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 COUNT_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
 
 Path = tuple[str, ...]  # the keys that lead from an object to a value within it
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts. `flagged`: the provider's figures contradicted each other, or what was seen, and were put right."""
 
     prompt: int  # all input, cached and cache-written tokens included
@@ -110,7 +109,7 @@ def with_thinking(usage: Usage) -> Usage:
     Some providers charge the whole output at another rate once there was thinking, and do not count its tokens. The
     one that is put in their place is flagged, and a row that keeps the counts still proves its charge.
     """
-    return usage if usage.reasoning or not usage.completion else replace(usage, reasoning=1, flagged=True)
+    return usage if usage.reasoning or not usage.completion else usage._replace(reasoning=1, flagged=True)
 
 
 def is_plausible(usage: Usage, prompt_bound: int, completion_bound: int) -> bool:

@@ -37,6 +37,7 @@ class Reservation:
         "_future",
         "_held_at",
         "_last",
+        "_loop",
         "_on_settled",
         "_opened",
         "_timer",
@@ -55,13 +56,15 @@ class Reservation:
         hold: Hold,
         price: Price,
         *,
+        loop: asyncio.AbstractEventLoop,
         opened: float,
         commit_s: float,
         on_settled: "Callable[[Reservation, Settled | AlreadySettled], None]",
     ) -> None:
         self._writer = writer
+        self._loop = loop
         self._opened = opened  # the loop's time at which the request came
-        self._held_at = asyncio.get_running_loop().time()
+        self._held_at = loop.time()
         self._commit_s = commit_s
         self._on_settled = on_settled
         self._last: Usage | None = None
@@ -90,7 +93,7 @@ class Reservation:
         self.verdict = verdict = decide(ending, self.price, self.hold.hold_nano)
         if verdict.usage is not None and verdict.usage.flagged:
             flags = (*flags, "usage_flagged")
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         self._future = self._writer.settle(
             Settle(
                 request_id=self.hold.request_id,
@@ -122,7 +125,7 @@ class Reservation:
             told(self._failure(future))
         else:
             self._told = told
-            self._timer = asyncio.get_running_loop().call_later(self._commit_s, self._give_up)
+            self._timer = self._loop.call_later(self._commit_s, self._give_up)
 
     def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
         failure = self._failure(future)

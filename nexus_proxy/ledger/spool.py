@@ -92,7 +92,8 @@ class Spool:
 
 
 def _line(settlement: Settle) -> bytes:
-    return orjson.dumps(settlement._asdict()) + END
+    usage = settlement.usage
+    return orjson.dumps(settlement._asdict() | {"usage": usage and usage._asdict()}) + END
 
 
 def _sync(directory: Path) -> None:

@@ -21,11 +21,12 @@ IDLE_S = 30.0  # shorter than any provider's own limit that is known, so that a 
 
 
 class Upstream:
-    """One provider, ready to be called. `secret` is the credential as it stands in the request."""
+    """One provider, ready to be called by the running loop. `secret` is the credential as it stands in the request."""
 
     def __init__(self, provider: Provider, *, connect_s: float) -> None:
         self.provider = provider
         self.secret = provider.api_key.encode()
+        self._loop = asyncio.get_running_loop()
         self._places = Places(provider.in_flight_max)
         self._connect_s = connect_s
         parts = urlsplit(provider.base_url)
@@ -65,7 +66,7 @@ class Upstream:
 
     def take_idle(self) -> Connection | None:
         """Return the connection that was used last, if one is open and fresh."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         while self._idle and now - self._idle[0].idle_since > IDLE_S:
             self._idle.popleft().abort()
         while self._idle:
@@ -78,7 +79,7 @@ class Upstream:
         """Take a connection back after an exchange that ended cleanly."""
         if connection.reusable:
             connection.resume()  # its last client may have been slow to the end
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = self._loop.time()
             self._idle.append(connection)
 
     async def connect(self) -> Connection:
@@ -92,14 +93,13 @@ class Upstream:
             raise UpstreamUnreachable("The model's provider cannot be reached.") from error
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
         failure: OSError | None = None
         for address in await self._resolver.addresses():
             if not self._may_connect(address):
                 failure = OSError(f"{self._host} resolves to {address}, which the configuration does not allow")
                 continue
             try:
-                _, connection = await loop.create_connection(
+                _, connection = await self._loop.create_connection(
                     self._connection,
                     address,
                     self._port,

@@ -8,6 +8,7 @@ anywhere.
 import re
 import time
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 import orjson
 
@@ -31,22 +32,30 @@ def content_type_of(headers: Headers) -> str:
     """Return the content type, and its charset, if they are known, else `application/octet-stream`."""
     for name, value in headers:
         if name == b"content-type":
-            text = value.decode("latin-1").strip().lower()
-            match = _MEDIA_TYPE.match(text)
-            if match is None:
-                return OTHER_TYPE
-            kind = "application/json" if match[0].endswith(("/json", "+json")) else match[0]
-            if kind not in _TYPES:
-                return OTHER_TYPE
-            found = _CHARSET.search(text, match.end())
-            charset = (found[1] or found[2]) if found else ""
-            return f"{kind}; charset={charset}" if charset in _CHARSETS else kind
+            return _content_type(value)
     return OTHER_TYPE
+
+
+@lru_cache(64)  # a provider sends the same one or two for ever; the cache is bounded, and so is a header
+def _content_type(value: bytes) -> str:
+    text = value.decode("latin-1").strip().lower()
+    match = _MEDIA_TYPE.match(text)
+    if match is None:
+        return OTHER_TYPE
+    kind = "application/json" if match[0].endswith(("/json", "+json")) else match[0]
+    if kind not in _TYPES:
+        return OTHER_TYPE
+    found = _CHARSET.search(text, match.end())
+    charset = (found[1] or found[2]) if found else ""
+    return f"{kind}; charset={charset}" if charset in _CHARSETS else kind
 
 
 def is_encoded(headers: Headers) -> str | None:
     """Return the content codings that the provider applied though none was accepted, or None."""
-    said = b",".join(value for name, value in headers if name == b"content-encoding")
+    values = [value for name, value in headers if name == b"content-encoding"]
+    if not values:
+        return None
+    said = b",".join(values)
     codings = [coding for part in said.decode("latin-1").lower().split(",") if (coding := part.strip())]
     applied = [coding for coding in codings if coding != "identity"]
     if not applied:

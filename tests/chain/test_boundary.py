@@ -1,5 +1,6 @@
 """The outermost stage, around handlers that fail in every way."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,7 +44,10 @@ async def house() -> AsyncIterator[House]:
     found = House()
     app = web.Application(middlewares=[boundary])
     logger = SimpleNamespace(info=found.note, error=found.note)
-    app[PARTS] = cast(Any, SimpleNamespace(readiness=found.readiness, metrics=Metrics(["m"]), logger=logger))
+    parts = SimpleNamespace(
+        readiness=found.readiness, metrics=Metrics(["m"]), logger=logger, loop=asyncio.get_running_loop()
+    )
+    app[PARTS] = cast(Any, parts)
     app.router.add_get("/", found.handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

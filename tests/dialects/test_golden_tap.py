@@ -7,7 +7,6 @@ file 10,000 times at random.
 
 import os
 import random
-from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -51,7 +50,7 @@ def check(golden: Golden, pieces: list[bytes], expected: bytes, *, drop: bool = 
         assert read_refusal(200, tap.refusal, TABLE[golden.dialect], secret="").code == expect["error"]
         return
     assert tap.refusal is None
-    assert (tap.usage and asdict(tap.usage)) == expect["usage"]
+    assert (tap.usage and tap.usage._asdict()) == expect["usage"]
     assert tap.output_bytes == expect["output_bytes"]
     assert tap.complete == expect["complete"]
     assert (tap.error is not None) == expect["late_error"]

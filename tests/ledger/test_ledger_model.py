@@ -27,7 +27,7 @@ from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, settle, void
 
 AMOUNTS = st.integers(0, 3_000_000)
-USAGES = st.builds(Usage, prompt=st.integers(0, 1200), completion=st.integers(0, 200))
+USAGES = st.tuples(st.integers(0, 1200), st.integers(0, 200)).map(lambda counts: Usage(*counts))
 
 
 @dataclass

@@ -76,7 +76,9 @@ def make_hold(book: Book, price: Price, opened_ms: int, request_id: str = "r1") 
 
 def reserve(book: Book, op: Hold, price: Price) -> Reservation:
     now = asyncio.get_running_loop().time()
-    return Reservation(Writer(book), op, price, opened=now, commit_s=5.0, on_settled=lambda *_: None)
+    return Reservation(
+        Writer(book), op, price, loop=asyncio.get_running_loop(), opened=now, commit_s=5.0, on_settled=lambda *_: None
+    )
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def reserve(commit_s: float = 5.0, opened: float | None = None) -> tuple[Reserva
         writer,
         HOLD,
         PRICE,
+        loop=asyncio.get_running_loop(),
         opened=now if opened is None else opened,
         commit_s=commit_s,
         on_settled=lambda _, outcome: writer.told.append(outcome),
