@@ -38,9 +38,10 @@ class Window:
             return self.width_ns
         return self._times[excess] + self.width_ns - now_ns
 
-    def empty_in_ns(self, now_ns: int) -> int:
-        """Return the time until the window is empty, if none is added meanwhile."""
-        return self._times[-1] + self.width_ns - now_ns if self.count(now_ns) else 0
+    def standing(self, now_ns: int) -> tuple[int, int]:
+        """Return how many admissions the window holds, and the time until it is empty if none is added meanwhile."""
+        used = self.count(now_ns)
+        return used, self._times[-1] + self.width_ns - now_ns if used else 0
 
     def add(self, now_ns: int) -> None:
         """Remember an admission. A clock that went back is taken to have stood still."""

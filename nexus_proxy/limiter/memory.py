@@ -2,7 +2,8 @@
 
 Strategy: one exact window for each subject. On one event loop nothing else runs between the look at all limits and the
 count against all of them, so they admit together without a lock. Windows that have emptied are forgotten a few at a
-time, whenever somebody is admitted, so memory is bounded by what was admitted within about a minute.
+time, whenever somebody is admitted, so memory is bounded by what was admitted within about a minute. Each is looked at
+when it can first be empty, not before: about once a minute, however often it is counted.
 """
 
 from collections import deque
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from nexus_proxy.core.window import Window
 from nexus_proxy.limiter.protocol import WINDOW_NS, Admitted, Limit, Refused, Standing
 
+_EMPTY = Window(WINDOW_NS)
 _SWEPT_PER_LIMIT = 2  # an admission adds one window for each limit at most, so forgetting outruns remembering
 
 
@@ -19,7 +21,7 @@ class MemoryLimiter:
 
     def __init__(self) -> None:
         self._windows: dict[str, Window] = {}
-        self._sweep: deque[str] = deque()  # every subject that has a window, once
+        self._sweep: deque[tuple[int, str]] = deque()  # when to look, ascending; every subject with a window, once
 
     def __len__(self) -> int:
         """Return how many subjects are remembered."""
@@ -27,16 +29,14 @@ class MemoryLimiter:
 
     async def admit(self, limits: Sequence[Limit], now_ns: int) -> Admitted | Refused:
         """Count one request against all limits, or against none."""
-        wait_ns = 0
         for limit in limits:
             window = self._windows.get(limit.subject)
-            if window is not None or limit.rpm <= 0:
-                wait_ns = max(wait_ns, (window or Window(WINDOW_NS)).wait_ns(limit.rpm, now_ns))
-        if wait_ns:
-            return Refused(self._standing(limits, now_ns), wait_ns)
+            if (window.count(now_ns) if window is not None else 0) >= limit.rpm:
+                return Refused(self._standing(limits, now_ns), self._wait_ns(limits, now_ns))
         for subject in {limit.subject for limit in limits} if len(limits) > 1 else (limits[0].subject,):
-            self._window(subject).add(now_ns)
-        self._forget(_SWEPT_PER_LIMIT * len(limits), now_ns)
+            self._window(subject, now_ns).add(now_ns)
+        if self._sweep[0][0] <= now_ns:
+            self._forget(_SWEPT_PER_LIMIT * len(limits), now_ns)
         return Admitted(self._standing(limits, now_ns))
 
     async def look(self, limits: Sequence[Limit], now_ns: int) -> Standing:
@@ -45,37 +45,45 @@ class MemoryLimiter:
 
     async def seed(self, subject: str, times_ns: Sequence[int], now_ns: int) -> None:
         """Put back admissions of an earlier run, oldest first; times may be before this process began."""
-        self._window(subject).seed(times_ns, now_ns)
+        self._window(subject, now_ns).seed(times_ns, now_ns)
 
     async def close(self) -> None:
         """Forget everything."""
         self._windows.clear()
         self._sweep.clear()
 
-    def _window(self, subject: str) -> Window:
+    def _window(self, subject: str, now_ns: int) -> Window:
         window = self._windows.get(subject)
         if window is None:
             window = self._windows[subject] = Window(WINDOW_NS)
-            self._sweep.append(subject)
+            self._sweep.append((now_ns + WINDOW_NS, subject))
         return window
+
+    def _wait_ns(self, limits: Sequence[Limit], now_ns: int) -> int:
+        """Return the exact time until all limits admit one more: that of the limit which is free last."""
+        waits = ((self._windows.get(limit.subject) or _EMPTY).wait_ns(limit.rpm, now_ns) for limit in limits)
+        return max(waits)
 
     def _standing(self, limits: Sequence[Limit], now_ns: int) -> Standing:
         """Return the tightest: the least that remains, then the lowest limit."""
         assert limits, "a request is under the limit of its account at least"
         tightest = None
         for limit in limits:
-            window = self._windows.get(limit.subject)
-            used, reset_ns = (window.count(now_ns), window.empty_in_ns(now_ns)) if window else (0, 0)
-            standing = Standing(limit.rpm, max(limit.rpm - used, 0), reset_ns)
+            subject, rpm = limit
+            window = self._windows.get(subject)
+            used, reset_ns = window.standing(now_ns) if window is not None else (0, 0)
+            standing = Standing(rpm, rpm - used if used < rpm else 0, reset_ns)
             if tightest is None or (standing.remaining, standing.limit) < (tightest.remaining, tightest.limit):
                 tightest = standing
         assert tightest is not None
         return tightest
 
     def _forget(self, at_most: int, now_ns: int) -> None:
-        for _ in range(min(at_most, len(self._sweep))):
-            subject = self._sweep.popleft()
+        sweep = self._sweep
+        while sweep and sweep[0][0] <= now_ns and at_most:
+            at_most -= 1
+            _, subject = sweep.popleft()
             if self._windows[subject].count(now_ns):
-                self._sweep.append(subject)
+                sweep.append((now_ns + WINDOW_NS, subject))  # later than it must be, so that the queue stays in order
             else:
                 del self._windows[subject]

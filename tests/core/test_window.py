@@ -40,7 +40,7 @@ def test_a_clock_that_goes_back_admits_nobody_early() -> None:
     window.add(100)
     window.add(50)
     assert window.count(100 + WIDTH_NS - 1) == 2
-    assert window.empty_in_ns(100) == WIDTH_NS
+    assert window.standing(100)[1] == WIDTH_NS
 
 
 def test_a_seed_joins_what_is_there_and_forgets_what_is_old() -> None:
@@ -49,7 +49,7 @@ def test_a_seed_joins_what_is_there_and_forgets_what_is_old() -> None:
     window.seed([-500, 40, 41, 70, 999], 100)
     assert window.count(100) == 4  # 41, 70, 100, and 999 taken as now
     assert window.wait_ns(4, 100) == 1
-    assert window.empty_in_ns(100) == WIDTH_NS
+    assert window.standing(100)[1] == WIDTH_NS
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 5)), max_size=60))
