@@ -307,11 +307,13 @@ class Exchange:
         if self.tap is not None and not self._settled:
             self.tap.end()
         self._upstream_over = True
-        refused = self.tap is None or self.tap.refusal is not None
-        self._finish(Cause.REFUSED if refused else Cause.ENDED)
+        cause = Cause.REFUSED if self.tap is None or self.tap.refusal is not None else Cause.ENDED
         if not self._delivery.began:
+            self.cause = self.cause or cause
             self._conclude()  # now: no bytes are on their way to the client
-        elif self._answered:
+            return
+        self._finish(cause)
+        if self._answered:
             self._end_stream()
 
     @entry
