@@ -10,7 +10,7 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.schema import TABLES
 from nexus_proxy.ledger.views import VIEWS
 
-_HAS_SEQ = "SELECT 1 FROM pragma_table_info('entries') WHERE name = 'seq'"
+_HAS_HOLDS = "SELECT 1 FROM sqlite_master WHERE name = 'holds'"
 STEPS: tuple[str, ...] = (TABLES + VIEWS,)
 
 
@@ -19,7 +19,7 @@ def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> N
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(steps):
         raise LedgerError(f"the ledger has version {version}, this program knows up to {len(steps)}: use a newer one")
-    if version == 1 and not connection.execute(_HAS_SEQ).fetchone():
+    if version == 1 and not connection.execute(_HAS_HOLDS).fetchone():
         raise LedgerError("the ledger is from before the first release; this program cannot read it")
     for number, step in enumerate(steps[version:], version + 1):
         try:

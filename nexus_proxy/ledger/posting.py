@@ -3,7 +3,7 @@
 Strategy: an account's row is read once, inside the transaction, so nobody can change it before the COMMIT; holds and
 settlements are decided against it exactly and in their order. What they come to is gathered here and written by few
 statements, each of them for all rows. The database has the last word all the same: its CHECK refuses a balance that
-does not carry its holds, and a row that is not open does not close. Nothing outlives the transaction but `tail` and
+does not carry its holds, its key a second settlement of one hold. Nothing outlives the transaction but `tail` and
 what was opened and closed, which the caller takes over after its COMMIT.
 """
 
@@ -27,7 +27,6 @@ from nexus_proxy.ledger.protocol import (
     Settle,
     Settled,
     Short,
-    StoreBroken,
     Suspended,
 )
 from nexus_proxy.ledger.schema import INTERNAL, OVERRUN, REVENUE
@@ -43,38 +42,32 @@ _HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say no
 _ACCOUNTS = Selection(
     "SELECT account_id, balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id IN (IDS)"
 )
-_MOVED = """
-UPDATE accounts SET balance_nano = balance_nano - column1, held_nano = held_nano + column2,
-    spent_nano = spent_nano + iif(internal, 0, column1),
-    last_entry_ms = nullif(max(coalesce(last_entry_ms, 0), column3), 0)
-"""
+# Of accounts that exist, so no row is inserted: this UPDATE of many is much cheaper than one FROM a list. What is to be
+# added rides in columns that no CHECK looks at: `spent_nano` less balance, `created_ms` more held.
 _MOVE = Statement(
-    f"{_MOVED} FROM (VALUES ROWS) WHERE account_id = column4",
-    "(?, ?, ?, ?)",
-    single=f"{_MOVED.replace('column', '?')} WHERE account_id = ?4",
+    """
+INSERT INTO accounts (name, spent_nano, created_ms, last_entry_ms, account_id) VALUES ROWS
+ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.spent_nano,
+    held_nano = held_nano + excluded.created_ms, spent_nano = spent_nano + iif(internal, 0, excluded.spent_nano),
+    last_entry_ms = nullif(max(coalesce(last_entry_ms, 0), excluded.last_entry_ms), 0)
+""",
+    "('', ?, ?, ?, ?)",
 )
 _HOLD = ", ".join(Hold._fields)  # they are the columns' names
-_FIND = "SELECT seq, HOLD FROM requests WHERE request_id = ? AND state = 'open'".replace("HOLD", _HOLD)
+_FIND = """
+SELECT seq, HOLD FROM holds h
+WHERE request_id = ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.seq = h.seq)
+""".replace("HOLD", _HOLD)
 _OPEN = Statement(
-    "INSERT INTO requests (seq, run_id, HOLD) VALUES ROWS".replace("HOLD", _HOLD),
+    "INSERT INTO holds (seq, run_id, HOLD) VALUES ROWS".replace("HOLD", _HOLD),
     f"({', '.join('?' * (2 + len(Hold._fields)))})",
 )
 _PROGRESS = """
-UPDATE requests SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
+UPDATE holds SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
     reasoning_tokens = ?
-WHERE seq = ? AND state = 'open'
+WHERE seq = ?6 AND NOT EXISTS (SELECT 1 FROM settlements WHERE seq = ?6)
 """
-_CLOSED = """
-UPDATE requests SET state = column2, prompt_tokens = column3, cached_tokens = column4, cache_write_tokens = column5,
-    completion_tokens = column6, reasoning_tokens = column7, closed_ms = column8, status = column9,
-    end_state = column10, usage_source = column11, charge_nano = column12, overrun_nano = column13,
-    cost_nano = column14, first_byte_ms = column15, duration_ms = column16, flags = column17, estimator = column18
-"""
-_CLOSE = Statement(  # the plus keeps SQLite from going through the index of all open rows
-    f"{_CLOSED} FROM (VALUES ROWS) WHERE seq = column1 AND +state = 'open'",
-    f"({', '.join('?' * 18)})",
-    single=f"{_CLOSED.replace('column', '?')} WHERE seq = ?1 AND state = 'open'",
-)
+_CLOSE = Statement("INSERT INTO settlements VALUES ROWS", f"({', '.join('?' * 18)})")
 _ENTRY = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
 _CHARGE = Statement("INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)")
 _DAILY = Statement(
@@ -273,16 +266,11 @@ class Posting:
         return entry_id
 
     def flush(self) -> None:
-        """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves.
-
-        StoreBroken if a row that should be open is not.
-        """
+        """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves."""
         connection = self._connection
         rows, self._unwritten = self._unwritten, _Unwritten()
         _OPEN.write(connection, rows.opened)
-        closed = _CLOSE.write(connection, rows.closed)
-        if closed != _CLOSE.rows(rows.closed):
-            raise StoreBroken("a hold of this process was closed by somebody else")
+        _CLOSE.write(connection, rows.closed)
         if rows.progress:  # after the settlements, which have the last word
             connection.executemany(_PROGRESS, rows.progress)
         _MOVE.write(connection, self._moves())

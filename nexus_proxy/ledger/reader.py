@@ -21,9 +21,9 @@ from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, Usage
 # Backwards from the last request to the first that is clearly older, for the time has no index. What was opened before
 # a clock was set back by more than the margin is not found.
 _RECENT = """
-SELECT account_id, key_id, opened_ms FROM requests
+SELECT account_id, key_id, opened_ms FROM holds
 WHERE opened_ms >= ?1
-    AND seq > coalesce((SELECT seq FROM requests WHERE opened_ms < ?1 - 60000 ORDER BY seq DESC LIMIT 1), 0)
+    AND seq > coalesce((SELECT seq FROM holds WHERE opened_ms < ?1 - 60000 ORDER BY seq DESC LIMIT 1), 0)
 ORDER BY opened_ms, seq
 """
 

@@ -1,7 +1,9 @@
 """The tables of a ledger file.
 
 Strategy: what must never happen is refused by the database itself: by types (STRICT), by CHECK, by unique indexes and
-by triggers. Amounts are integers of nano-units, times are milliseconds since 1970-01-01 UTC, days are days since then.
+by triggers. A request is two rows that are written once each, its hold and its settlement: a row at the end of a table
+costs a third of one that is changed. Amounts are integers of nano-units, times are milliseconds since 1970-01-01 UTC,
+days are days since then.
 """
 
 # The operator's own accounts. Money enters from `funding` and ends in `revenue`; `overrun` pays what a charge exceeds
@@ -14,7 +16,8 @@ CREATE TABLE runs (
     run_id INTEGER PRIMARY KEY,
     pid INTEGER NOT NULL,
     started_ms INTEGER NOT NULL,
-    alive_ms INTEGER NOT NULL            -- when it last proved that it can commit
+    alive_ms INTEGER NOT NULL,           -- when it last proved that it can commit
+    settled_seq INTEGER NOT NULL DEFAULT 0   -- no hold up to this one is open; noted now and then
 ) STRICT;
 
 CREATE TABLE deployment (
@@ -74,8 +77,8 @@ CREATE TABLE price_versions (
     declared_ms INTEGER NOT NULL
 ) STRICT;
 
--- One row a request: opened by its hold, closed once. The token counts of an open row are its last progress.
-CREATE TABLE requests (
+-- What opens a request. The token counts are its last progress while it is open, and mean nothing afterwards.
+CREATE TABLE holds (
     seq INTEGER PRIMARY KEY,
     request_id TEXT NOT NULL UNIQUE,
     run_id INTEGER NOT NULL REFERENCES runs,
@@ -90,27 +93,34 @@ CREATE TABLE requests (
     input_bound INTEGER NOT NULL,
     output_bound INTEGER NOT NULL,
     opened_ms INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'posted', 'voided')),
+    prompt_tokens INTEGER,
+    cached_tokens INTEGER,
+    cache_write_tokens INTEGER,
+    completion_tokens INTEGER,
+    reasoning_tokens INTEGER
+) STRICT;
+
+-- What closes a request, once.
+CREATE TABLE settlements (
+    seq INTEGER PRIMARY KEY REFERENCES holds,
+    state TEXT NOT NULL CHECK (state IN ('posted', 'voided')),
     prompt_tokens INTEGER,
     cached_tokens INTEGER,
     cache_write_tokens INTEGER,
     completion_tokens INTEGER,
     reasoning_tokens INTEGER,
-    closed_ms INTEGER,
+    closed_ms INTEGER NOT NULL,
     status INTEGER,                      -- the HTTP status that the client got; NULL: nobody knows
-    end_state TEXT,
-    usage_source TEXT,
-    charge_nano INTEGER CHECK (charge_nano >= 0),     -- what the account paid
-    overrun_nano INTEGER CHECK (overrun_nano >= 0),   -- what it could not
-    cost_nano INTEGER CHECK (cost_nano >= 0),         -- of the price's cost currency
+    end_state TEXT NOT NULL,
+    usage_source TEXT NOT NULL,
+    charge_nano INTEGER NOT NULL CHECK (charge_nano >= 0),     -- what the account paid
+    overrun_nano INTEGER NOT NULL CHECK (overrun_nano >= 0),   -- what it could not
+    cost_nano INTEGER NOT NULL CHECK (cost_nano >= 0),         -- of the price's cost currency
     first_byte_ms INTEGER,
     duration_ms INTEGER,
     flags TEXT NOT NULL DEFAULT '',
-    estimator INTEGER,
-    CHECK ((state = 'open') = (closed_ms IS NULL)),
-    CHECK ((state = 'open') = (charge_nano IS NULL))
+    estimator INTEGER
 ) STRICT;
-CREATE INDEX requests_open ON requests (account_id) WHERE state = 'open';
 
 -- Money moving from the payer to the payee. `hash` is the SHA-256 of the previous entry's hash and this one's content:
 -- a JSON array of the columns before it, with the request's id in the place of its seq.
@@ -121,7 +131,7 @@ CREATE TABLE entries (
     payer_id INTEGER NOT NULL REFERENCES accounts,
     payee_id INTEGER NOT NULL REFERENCES accounts CHECK (payee_id <> payer_id),
     amount_nano INTEGER NOT NULL CHECK (amount_nano > 0),
-    seq INTEGER REFERENCES requests,     -- of the request that is paid for
+    seq INTEGER REFERENCES settlements,  -- of the request that is paid for
     external_id TEXT,
     corrects INTEGER REFERENCES entries,
     note TEXT NOT NULL DEFAULT '',
@@ -129,7 +139,8 @@ CREATE TABLE entries (
     CHECK ((kind IN ('charge', 'overrun')) = (seq IS NOT NULL)),
     CHECK ((kind = 'correction') = (corrects IS NOT NULL))
 ) STRICT;
-CREATE UNIQUE INDEX entries_request ON entries (seq, kind) WHERE seq IS NOT NULL;
+CREATE UNIQUE INDEX entries_charge ON entries (seq) WHERE kind = 'charge';
+CREATE UNIQUE INDEX entries_overrun ON entries (seq) WHERE kind = 'overrun';
 CREATE UNIQUE INDEX entries_external ON entries (external_id) WHERE external_id IS NOT NULL;
 
 -- Closed requests summed up by the UTC day on which they closed, kept by the transaction that closes them.
@@ -158,8 +169,15 @@ CREATE TRIGGER prices_no_update BEFORE UPDATE ON price_versions
     BEGIN SELECT RAISE(ABORT, 'price versions are never edited'); END;
 CREATE TRIGGER prices_no_delete BEFORE DELETE ON price_versions
     BEGIN SELECT RAISE(ABORT, 'price versions are never edited'); END;
-CREATE TRIGGER requests_no_update AFTER UPDATE ON requests WHEN OLD.state <> 'open'
+CREATE TRIGGER holds_no_update BEFORE UPDATE OF seq, request_id, run_id, account_id, key_id, model, provider,
+    upstream_model, streamed, price_id, hold_nano, input_bound, output_bound, opened_ms ON holds
+    BEGIN SELECT RAISE(ABORT, 'a hold is never edited'); END;
+CREATE TRIGGER holds_no_progress BEFORE UPDATE ON holds WHEN EXISTS (SELECT 1 FROM settlements WHERE seq = OLD.seq)
+    BEGIN SELECT RAISE(ABORT, 'a closed request makes no progress'); END;
+CREATE TRIGGER holds_no_delete BEFORE DELETE ON holds
+    BEGIN SELECT RAISE(ABORT, 'requests are never deleted'); END;
+CREATE TRIGGER settlements_no_update BEFORE UPDATE ON settlements
     BEGIN SELECT RAISE(ABORT, 'a closed request is never edited'); END;
-CREATE TRIGGER requests_no_delete BEFORE DELETE ON requests
+CREATE TRIGGER settlements_no_delete BEFORE DELETE ON settlements
     BEGIN SELECT RAISE(ABORT, 'requests are never deleted'); END;
 """

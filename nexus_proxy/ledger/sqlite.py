@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -50,12 +51,14 @@ BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops mean
 
 # SQLITE_IOERR_SHMSIZE is what a full disk says when the WAL's index has to grow.
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+SEQ_MAX: Final = 2**63 - 1
+NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
 _SMALL_TABLES = ("runs", "plans", "accounts", "keys", "price_versions")
 
 _LEFT_OPEN = """
 SELECT request_id, price_id, hold_nano, prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
     reasoning_tokens
-FROM requests WHERE state = 'open' AND run_id <> ?
+FROM requests WHERE state = 'open' AND run_id <> ? AND seq > (SELECT max(settled_seq) FROM runs)
 """
 
 
@@ -71,6 +74,7 @@ class SqliteStore:
         self._connection: sqlite3.Connection | None = None
         self._run_id = 0
         self._tail = Tail(0, GENESIS, 0)
+        self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
         self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
 
@@ -115,7 +119,7 @@ class SqliteStore:
         self._run_id = cursor.lastrowid
         last = connection.execute("SELECT entry_id, hash FROM entries ORDER BY entry_id DESC LIMIT 1").fetchone()
         entry_id, digest = last or (0, GENESIS)
-        (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM requests").fetchone()
+        (seq,) = connection.execute("SELECT coalesce(max(seq), 0) FROM holds").fetchone()
         self._tail = Tail(entry_id, digest, seq)
         self._load_currencies()
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -142,11 +146,12 @@ class SqliteStore:
         # Not before the commit: to read it twice changes nothing, to lose it would. What another ledger of this name is
         # owed, one that was moved away, waits for its return.
         self._spool.keep(foreign)
+        self._note_due_seq = 0
         return len(left)
 
     def _knows(self, request_id: str) -> bool:
         assert self._connection is not None
-        return bool(self._connection.execute("SELECT 1 FROM requests WHERE request_id = ?", (request_id,)).fetchone())
+        return bool(self._connection.execute("SELECT 1 FROM holds WHERE request_id = ?", (request_id,)).fetchone())
 
     def spool(self, settlements: Sequence[Settle]) -> None:
         """Write settlements beside the ledger, durably, for the next `recover`."""
@@ -220,6 +225,7 @@ class SqliteStore:
             posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)
             yield posting
             posting.flush()
+            self._note_settled(connection, posting)
             connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back(connection)
@@ -232,6 +238,16 @@ class SqliteStore:
         self._open_holds.update(posting.opened)
         for request_id in posting.closed:
             self._open_holds.pop(request_id, None)
+
+    def _note_settled(self, connection: sqlite3.Connection, posting: Posting) -> None:
+        """Note, now and then, up to which row all are closed: who looks for open ones need not go further back."""
+        seq = posting.tail.seq
+        if seq < self._note_due_seq:
+            return
+        known = chain(self._open_holds.items(), posting.opened.items())  # in the order of their rows
+        first_open = next((seq for request_id, (seq, _) in known if request_id not in posting.closed), seq + 1)
+        connection.execute("UPDATE runs SET settled_seq = ? WHERE run_id = ?", (first_open - 1, self._run_id))
+        self._note_due_seq = seq + NOTE_EVERY
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         try:

@@ -16,27 +16,20 @@ _FITTING: Final = tuple(accumulate((n if n in COUNTS else 0 for n in range(_MOST
 
 
 class Statement:
-    """SQL in which ROWS stands for rows such as `(?, 'x', ?)`. `single`, where given, is cheaper for one row."""
+    """SQL in which ROWS stands for rows such as `(?, 'x', ?)`."""
 
-    def __init__(self, sql: str, row: str, *, single: str | None = None) -> None:
+    def __init__(self, sql: str, row: str) -> None:
         self.texts = {count: sql.replace("ROWS", ", ".join([row] * count)) for count in COUNTS}
-        if single is not None:
-            self.texts[1] = single
         self._columns = row.count("?")
 
-    def rows(self, values: Sequence[Any]) -> int:
-        """Return how many rows these values are."""
-        return len(values) // self._columns
-
-    def write(self, connection: sqlite3.Connection, values: Sequence[Any]) -> int:
-        """Write rows, given as one flat list of their values; return how many rows of the table that changed."""
-        left, begin, written = self.rows(values), 0, 0
+    def write(self, connection: sqlite3.Connection, values: Sequence[Any]) -> None:
+        """Write rows, given as one flat list of their values."""
+        left, begin = len(values) // self._columns, 0
         while left:
             count = _FITTING[min(left, _MOST)]
             end = begin + count * self._columns
-            written += connection.execute(self.texts[count], values[begin:end]).rowcount
+            connection.execute(self.texts[count], values[begin:end])
             begin, left = end, left - count
-        return written
 
 
 class Selection:

@@ -31,7 +31,7 @@ SELECT e.entry_id, e.at_ms, e.kind, e.payer_id, e.payee_id, e.amount_nano, r.req
 FROM entries e LEFT JOIN requests r USING (seq) ORDER BY e.entry_id
 """
 _REQUESTS = """
-SELECT request_id, account_id, key_id, model, provider, price_id, hold_nano, state, usage_source, flags, closed_ms,
+SELECT seq, request_id, account_id, key_id, model, provider, price_id, hold_nano, state, usage_source, flags, closed_ms,
     prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, charge_nano, overrun_nano,
     cost_nano
 FROM requests ORDER BY seq
@@ -115,11 +115,14 @@ class _Proof:
     def _requests(self) -> Iterator[Finding]:
         versions = {row[0]: prices.from_row(row).price for row in self._execute(prices.SELECT)}
         yield from self._posted_once()
-        for request_id, account_id, key_id, model, provider, price_id, hold_nano, state, *rest in self._execute(
+        (settled_seq,) = self._execute("SELECT coalesce(max(settled_seq), 0) FROM runs").fetchone()
+        for seq, request_id, account_id, key_id, model, provider, price_id, hold_nano, state, *rest in self._execute(
             _REQUESTS
         ):
             if state == "open":
                 self._held[account_id] += hold_nano
+                if seq <= settled_seq:
+                    yield Finding("requests", f"request {request_id} is open, where none should be any more")
                 continue
             source, flags, closed_ms, prompt, completion, cached, cache_write, reasoning, *amounts = rest
             usage = None if prompt is None else Usage(prompt, completion, cached, cache_write, reasoning)
@@ -136,10 +139,12 @@ class _Proof:
     def _posted_once(self) -> Iterator[Finding]:
         """A request's entries are what its row says: one of each kind, or none of nothing."""
         query = """
-        SELECT r.request_id, r.charge_nano, r.overrun_nano, r.account_id, count(e.entry_id),
-            sum(iif(e.kind = 'charge', e.amount_nano, 0)), sum(iif(e.kind = 'overrun', e.amount_nano, 0)),
-            max(iif(e.kind = 'charge', e.payer_id, 0))
-        FROM requests r LEFT JOIN entries e ON e.seq = r.seq GROUP BY r.seq
+        SELECT h.request_id, s.charge_nano, s.overrun_nano, h.account_id, count(DISTINCT c.entry_id) +
+            count(DISTINCT o.entry_id), max(c.amount_nano), max(o.amount_nano), max(c.payer_id)
+        FROM holds h LEFT JOIN settlements s ON s.seq = h.seq
+            LEFT JOIN entries c ON c.seq = h.seq AND c.kind = 'charge'
+            LEFT JOIN entries o ON o.seq = h.seq AND o.kind = 'overrun'
+        GROUP BY h.seq
         """
         for request_id, charge, overrun, account_id, count, charged, overran, payer_id in self._execute(query):
             charge_nano, overrun_nano = charge or 0, overrun or 0

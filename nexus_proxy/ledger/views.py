@@ -1,12 +1,25 @@
 """The views that a person opens the ledger for: decimals, ISO 8601, names instead of ids. Their columns are public.
 
-Strategy: an amount is written as exact decimal text with nine places, made from the integer. `spend_*` and
-`margin_by_model` stand on the daily roll-ups, so that they never scan the requests.
+Strategy: `requests` puts the two rows of a request together, and the others stand on it. An amount is written as exact
+decimal text with nine places, made from the integer. `spend_*` and `margin_by_model` stand on the daily roll-ups, so
+that they never scan the requests.
 """
 
 import re
 
 _SQL = """
+CREATE VIEW requests AS
+SELECT h.seq, h.request_id, h.run_id, h.account_id, h.key_id, h.model, h.provider, h.upstream_model, h.streamed,
+    h.price_id, h.hold_nano, h.input_bound, h.output_bound, h.opened_ms, coalesce(s.state, 'open') AS state,
+    iif(s.seq IS NULL, h.prompt_tokens, s.prompt_tokens) AS prompt_tokens,
+    iif(s.seq IS NULL, h.cached_tokens, s.cached_tokens) AS cached_tokens,
+    iif(s.seq IS NULL, h.cache_write_tokens, s.cache_write_tokens) AS cache_write_tokens,
+    iif(s.seq IS NULL, h.completion_tokens, s.completion_tokens) AS completion_tokens,
+    iif(s.seq IS NULL, h.reasoning_tokens, s.reasoning_tokens) AS reasoning_tokens,
+    s.closed_ms, s.status, s.end_state, s.usage_source, s.charge_nano, s.overrun_nano, s.cost_nano, s.first_byte_ms,
+    s.duration_ms, s.flags, s.estimator
+FROM holds h LEFT JOIN settlements s USING (seq);
+
 CREATE VIEW "usage" AS
 SELECT r.request_id, time(r.opened_ms) AS opened_at, time(r.closed_ms) AS closed_at, a.name AS account,
     k.name AS key_name, k.hint AS key_hint, r.model, r.provider, r.upstream_model, r.streamed, r.status, r.state,
@@ -57,7 +70,8 @@ FROM accounts a WHERE NOT a.internal;
 CREATE VIEW open_holds AS
 SELECT r.request_id, a.name AS account, r.model, amount(r.hold_nano) AS hold, time(r.opened_ms) AS opened_at,
     CAST(strftime('%s', 'now') AS INTEGER) - r.opened_ms / 1000 AS age_s
-FROM requests r JOIN accounts a USING (account_id) WHERE r.state = 'open';
+FROM requests r JOIN accounts a USING (account_id)
+WHERE r.state = 'open' AND r.seq > (SELECT max(settled_seq) FROM runs);
 """
 
 # What the words `amount(…) AS` and `time(…) AS` stand for in the text above.

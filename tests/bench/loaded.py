@@ -78,6 +78,7 @@ def fill(path: Path, settings: config.Config, size: Size, say: Callable[[str], N
         db.execute("PRAGMA cache_size = -1000000")  # KiB
         db.execute("BEGIN")
         _requests(db, settings.models[MODEL], known, size, first_ms, say)
+        db.execute("UPDATE runs SET settled_seq = ?", (size.rows,))
         for statement in _SUMS:
             db.execute(statement)
         db.execute("COMMIT")
@@ -121,31 +122,28 @@ def _requests(
     entry_id, digest = db.execute("SELECT entry_id, hash FROM entries ORDER BY entry_id DESC LIMIT 1").fetchone()
     for begin in range(0, size.rows, BATCH):
         end = min(begin + BATCH, size.rows)
-        requests, entries = [], []
+        holds, settlements, entries = [], [], []
         for number in range(begin, end):
             key, (usage, charge_nano, cost_nano) = chance.choice(known), chance.choice(costs)
             at_ms = first_ms + int(number * every_ms)
             request_id = f"req_{at_ms:012x}{number:020x}"  # sorts by time, as the door's do
-            requests.append(
-                (number + 1, request_id, 1, key.account_id, key.key_id, *said, at_ms, "posted", usage.prompt, 0, 0,
-                 usage.completion, 0, at_ms, 200, "complete", "reported", charge_nano, 0, cost_nano, 100, 1_000)
+            holds.append((number + 1, request_id, 1, key.account_id, key.key_id, *said, at_ms))
+            settlements.append(
+                (number + 1, "posted", usage.prompt, 0, 0, usage.completion, 0, at_ms, 200, "complete", "reported",
+                 charge_nano, 0, cost_nano, 100, 1_000)
             )  # fmt: skip
             entry_id += 1
             moved = (entry_id, at_ms, "charge", key.account_id, REVENUE, charge_nano)
             digest = chain(digest, tuple(Entry(*moved, request_id)))
             entries.append((*moved, number + 1, None, None, "", digest))  # the row has the request's number
-        db.executemany(_REQUEST, requests)
+        db.executemany(_HOLD, holds)
+        db.executemany(_SETTLEMENT, settlements)
         db.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
         say(f"making a ledger: {end:,} of {size.rows:,} rows")
 
 
-_COLUMNS = """
-seq, request_id, run_id, account_id, key_id, model, provider, upstream_model, streamed, price_id, hold_nano,
-input_bound, output_bound, opened_ms, state, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
-reasoning_tokens, closed_ms, status, end_state, usage_source, charge_nano, overrun_nano, cost_nano, first_byte_ms,
-duration_ms
-"""
-_REQUEST = f"INSERT INTO requests ({_COLUMNS}) VALUES ({', '.join('?' * (_COLUMNS.count(',') + 1))})"
+_HOLD = f"INSERT INTO holds VALUES ({', '.join('?' * 14)}, NULL, NULL, NULL, NULL, NULL)"
+_SETTLEMENT = f"INSERT INTO settlements VALUES ({', '.join('?' * 16)}, '', NULL)"
 _SUMS = (
     """
 UPDATE accounts SET balance_nano = balance_nano - spent, spent_nano = spent, last_entry_ms = last

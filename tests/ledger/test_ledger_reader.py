@@ -184,7 +184,7 @@ async def test_the_recent_requests_are_found_from_the_end(tmp_path: Path) -> Non
         assert len(await reader.recent(0)) == len(times)
         plan = await reader._fetch(f"EXPLAIN QUERY PLAN {_RECENT}", (T0,))
         assert [step[3] for step in plan if step[3].startswith("SEARCH")] == [
-            "SEARCH requests USING INTEGER PRIMARY KEY (rowid>?)"
+            "SEARCH holds USING INTEGER PRIMARY KEY (rowid>?)"
         ]
         await reader.close()
 

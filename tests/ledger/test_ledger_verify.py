@@ -15,7 +15,7 @@ from nexus_proxy.ledger.protocol import Settle, TopUp
 from nexus_proxy.ledger.verify import FINDINGS_MAX, verify
 from tests.ledger.ledgerbook import FREE, T0, Book, hold, opened, settle, void
 
-A0, A4 = (f"(SELECT seq FROM requests WHERE request_id = '{name}')" for name in ("a0", "a4"))
+A0, A2, A4, O1 = (f"(SELECT seq FROM holds WHERE request_id = '{name}')" for name in ("a0", "a2", "a4", "o1"))
 USAGE = Usage(prompt=120, completion=30, cached=20, cache_write=5, reasoning=7)
 
 
@@ -65,7 +65,7 @@ def tamper(path: Path, script: str) -> None:
         ("posted", f"DELETE FROM entries WHERE seq = {A0}"),
         ("posted", f"UPDATE entries SET seq = {A4} WHERE seq = {A0}"),
         ("chain", f"UPDATE entries SET seq = {A4} WHERE seq = {A0}"),
-        ("chain", "UPDATE requests SET request_id = 'mine' WHERE request_id = 'a0'"),
+        ("chain", "UPDATE holds SET request_id = 'mine' WHERE request_id = 'a0'"),
         ("posted", f"UPDATE entries SET payer_id = 6 WHERE seq = {A0}"),
         ("entries", f"UPDATE entries SET payee_id = 4 WHERE seq = {A0}"),
         ("balances", "UPDATE accounts SET balance_nano = balance_nano + 1 WHERE name = 'acme'"),
@@ -73,28 +73,30 @@ def tamper(path: Path, script: str) -> None:
         ("balances", "UPDATE accounts SET held_nano = held_nano - 1 WHERE name = 'acme'"),
         ("balances", "UPDATE accounts SET spent_nano = 0 WHERE name = 'acme'"),
         ("balances", "UPDATE accounts SET paid_nano = 0 WHERE name = 'acme'"),
-        ("balances", "UPDATE requests SET hold_nano = hold_nano + 1 WHERE state = 'open'"),
+        ("balances", "UPDATE holds SET hold_nano = hold_nano + 1 WHERE request_id = 'a4'"),
         ("balances", "UPDATE accounts SET balance_nano = -900, held_nano = 0 WHERE name = 'other'"),
-        ("charges", "UPDATE requests SET prompt_tokens = prompt_tokens + 1 WHERE request_id = 'a0'"),
-        ("charges", "UPDATE requests SET cost_nano = cost_nano + 1 WHERE request_id = 'a0'"),
-        ("charges", "UPDATE requests SET charge_nano = charge_nano - 1 WHERE request_id = 'a0'"),
-        ("charges", "UPDATE requests SET overrun_nano = overrun_nano - 1 WHERE request_id = 'o1'"),
-        ("charges", "UPDATE requests SET usage_source = 'none' WHERE request_id = 'a0'"),
-        ("charges", "UPDATE requests SET hold_nano = 24000 WHERE request_id = 'a3'"),
-        ("charges", "UPDATE requests SET price_id = 'free-1' WHERE request_id = 'a0'"),
+        ("charges", f"UPDATE settlements SET prompt_tokens = prompt_tokens + 1 WHERE seq = {A0}"),
+        ("charges", f"UPDATE settlements SET cost_nano = cost_nano + 1 WHERE seq = {A0}"),
+        ("charges", f"UPDATE settlements SET charge_nano = charge_nano - 1 WHERE seq = {A0}"),
+        ("charges", f"UPDATE settlements SET overrun_nano = overrun_nano - 1 WHERE seq = {O1}"),
+        ("charges", f"UPDATE settlements SET usage_source = 'none' WHERE seq = {A0}"),
+        ("charges", "UPDATE holds SET hold_nano = 24000 WHERE request_id = 'a3'"),
+        ("charges", "UPDATE holds SET price_id = 'free-1' WHERE request_id = 'a0'"),
         ("charges", "UPDATE price_versions SET tiers = (SELECT tiers FROM price_versions WHERE price_id = 'free-1')"),
-        ("requests", "UPDATE requests SET state = 'posted' WHERE request_id = 'a2'"),
+        ("requests", f"UPDATE settlements SET state = 'posted' WHERE seq = {A2}"),
+        ("requests", f"UPDATE runs SET settled_seq = {A4}"),
+        ("posted", f"DELETE FROM settlements WHERE seq = {A0}"),
         ("roll-ups", "UPDATE daily SET charge_nano = charge_nano + 1"),
         ("roll-ups", "UPDATE daily SET requests = requests + 1"),
         ("roll-ups", "DELETE FROM daily WHERE model = 'free'"),
-        ("roll-ups", "UPDATE requests SET closed_ms = closed_ms - 86400000 WHERE request_id = 'a0'"),
+        ("roll-ups", f"UPDATE settlements SET closed_ms = closed_ms - 86400000 WHERE seq = {A0}"),
         ("references", "PRAGMA foreign_keys = OFF; UPDATE keys SET account_id = 77"),
         ("balances", "UPDATE accounts SET overdraft_nano = -1"),
         ("integrity", "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, '(seq', '(at_ms') "
-         "WHERE name = 'entries_request'"),
-        ("schema", "DROP INDEX entries_request"),
+         "WHERE name = 'entries_charge'"),
+        ("schema", "DROP INDEX entries_charge"),
         ("schema", "DROP VIEW balances; CREATE VIEW balances AS SELECT 1"),
-        ("posted", "DROP INDEX entries_request; INSERT INTO entries SELECT 100, at_ms, kind, payer_id, payee_id, "
+        ("posted", "DROP INDEX entries_charge; INSERT INTO entries SELECT 100, at_ms, kind, payer_id, payee_id, "
          f"amount_nano, seq, external_id, corrects, note, hash FROM entries WHERE seq = {A0}"),
         ("readable", "UPDATE price_versions SET tiers = '{'"),
     ],
@@ -123,7 +125,7 @@ def test_findings_are_bounded(tmp_path: Path) -> None:
         account_id, key_id = book.customer("acme", NANO)
         book.run(*(hold(account_id, key_id, 0, f"r{i}") for i in range(FINDINGS_MAX + 7)))
         book.run(*(settle(f"r{i}", Usage(1, 1)) for i in range(FINDINGS_MAX + 7)))
-    tamper(path, "UPDATE requests SET prompt_tokens = 2")
+    tamper(path, "UPDATE settlements SET prompt_tokens = 2")
     charges = [finding for finding in verify(path) if finding.check == "charges"]
     assert len(charges) == FINDINGS_MAX + 1
     assert charges[-1].detail == "and 7 more"

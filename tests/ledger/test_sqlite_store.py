@@ -16,6 +16,7 @@ from nexus_proxy.core.pricing import PriceVersion, amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
+from nexus_proxy.ledger import sqlite
 from nexus_proxy.ledger.backup import backup
 from nexus_proxy.ledger.protocol import (
     AccountRow,
@@ -245,8 +246,12 @@ def test_a_price_version_is_never_edited(book: Book) -> None:
         "DELETE FROM entries",
         "UPDATE price_versions SET tiers = '[]'",
         "DELETE FROM price_versions",
-        "UPDATE requests SET charge_nano = 0",
-        "DELETE FROM requests",
+        "UPDATE holds SET hold_nano = 0",
+        "UPDATE holds SET prompt_tokens = 7",
+        "DELETE FROM holds",
+        "UPDATE settlements SET charge_nano = 0",
+        "DELETE FROM settlements",
+        "INSERT INTO settlements SELECT * FROM settlements",
         "UPDATE accounts SET balance_nano = -1 WHERE name = 'acme'",
         "UPDATE accounts SET held_nano = balance_nano + 1 WHERE name = 'acme'",
         "UPDATE accounts SET balance_nano = 1.5",
@@ -285,7 +290,7 @@ def test_an_old_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "nexus.db"
     with sqlite3.connect(path) as connection:
-        connection.executescript("CREATE TABLE entries (request_id TEXT); PRAGMA user_version = 1;")
+        connection.executescript("CREATE TABLE entries (seq INTEGER); PRAGMA user_version = 1;")
     connection.close()
     with pytest.raises(LedgerError, match="before the first release"):
         SqliteStore(path).open()
@@ -354,6 +359,34 @@ def test_a_run_that_died_is_recovered(tmp_path: Path) -> None:
             ("posted", "crashed", "recovered", None, 10_000_000),
             ("open", None, None, None, None),
         ]
+        assert verify(path) == []
+
+
+def test_open_holds_are_looked_for_where_there_may_be_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "NOTE_EVERY", 8)
+    noted = "SELECT max(settled_seq) FROM runs"
+    path = tmp_path / "nexus.db"
+    with opened(path) as book:
+        account_id, key_id = book.customer("acme", NANO)
+        book.run(hold(account_id, key_id, 10, "left"))
+    with opened(path) as book:
+        book.run(hold(account_id, key_id, 10, "early"))
+        assert book.one(noted) == (0,)  # nobody has looked yet what the run before left open
+        assert book.store.recover(T0) == 1
+        book.run(void("early"))
+        assert book.one(noted) == (2,)
+        book.run(*(hold(account_id, key_id, 10, f"r{number}") for number in range(8)))
+        book.run(*(void(f"r{number}") for number in range(8) if number != 3))
+        for number in range(20):
+            book.run(hold(account_id, key_id, 10, f"s{number}"), void(f"s{number}"))
+        assert book.one(noted) == (5,)
+        assert book.one("SELECT group_concat(request_id) FROM open_holds") == ("r3",)
+        assert verify(path) == []
+    with opened(path) as book:
+        assert book.store.recover(T0) == 1
+        assert book.one("SELECT count(*) FROM open_holds") == (0,)
+        book.run(hold(account_id, key_id, 10))
+        assert book.one(noted) == (30,)
         assert verify(path) == []
 
 
