@@ -176,6 +176,26 @@ async def test_a_lone_operation_waits_for_nobody(tmp_path: Path, monkeypatch: py
         assert [len(batch) for batch in d.store.batches] == [1] * 10
 
 
+@pytest.mark.parametrize(("longest_s", "batches"), [(60.0, 1), (0.0, 2)])
+async def test_in_company_a_batch_waits_while_more_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, batches: int
+) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.writer.COMPANY_S", 60.0)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_S", 0.0)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_MAX_S", longest_s)
+    async with desk(tmp_path) as d, asyncio.timeout(5):
+        await asyncio.gather(*(d.writer.hold(d.op(1)) for _ in range(2)))
+        d.store.batches.clear()
+        d.store.gate.clear()
+        coming = []
+        for _ in range(30):  # one in each turn of the loop
+            coming.append(asyncio.ensure_future(d.writer.hold(d.op(1))))
+            await asyncio.sleep(0)
+        d.store.gate.set()
+        await asyncio.gather(*coming)
+        assert len(d.store.batches) == batches
+
+
 async def test_a_list_whose_waiters_have_all_left_does_not_stop_the_next(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         d.store.gate.clear()
