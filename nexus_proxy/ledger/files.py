@@ -10,7 +10,7 @@ from pathlib import Path
 Place = tuple[int, int] | None
 
 
-def place_of(path: Path) -> Place:
+def place_of(path: str | Path) -> Place:
     """Return device and inode of the file at a path, None if there is none."""
     try:
         found = os.stat(path)

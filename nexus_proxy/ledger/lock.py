@@ -22,6 +22,7 @@ class WriterLock:
     def __init__(self, ledger: Path) -> None:
         resolved = ledger.resolve()  # two names of one file are one lock
         self.path = resolved.with_name(resolved.name + ".lock")
+        self._name = str(self.path)
         self._descriptor: int | None = None
 
     def take(self) -> None:
@@ -48,7 +49,7 @@ class WriterLock:
         if self._descriptor is None:
             return False
         locked = os.fstat(self._descriptor)
-        return place_of(self.path) == (locked.st_dev, locked.st_ino)
+        return place_of(self._name) == (locked.st_dev, locked.st_ino)
 
     def release(self) -> None:
         """Give the lock back. Releasing twice is no error."""

@@ -10,7 +10,6 @@ what was opened and closed, which the caller takes over after its COMMIT.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from nexus_proxy.core.money import AMOUNT_NANO_MAX
@@ -37,16 +36,19 @@ CHARGE_NANO_MAX: Final = 2**56  # of one request; a hundred of them still add up
 TOKENS_MAX: Final = 2**48
 CAPPED: Final = "capped"  # the flag of a row whose figures were too large to store
 
+_NONE: Final = UsageSource.NONE
 _HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say nothing, so one of each is enough
 
 _ACCOUNTS = Selection(
     "SELECT account_id, balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id IN (IDS)"
 )
+# OR ROLLBACK, here and below, spares SQLite a copy of every page that the statement touches, to undo it alone: whatever
+# is refused undoes the batch anyway.
 # Of accounts that exist, so no row is inserted: this UPDATE of many is much cheaper than one FROM a list. What is to be
 # added rides in columns that no CHECK looks at: `spent_nano` less balance, `created_ms` more held.
 _MOVE = Statement(
     """
-INSERT INTO accounts (name, spent_nano, created_ms, last_entry_ms, account_id) VALUES ROWS
+INSERT OR ROLLBACK INTO accounts (name, spent_nano, created_ms, last_entry_ms, account_id) VALUES ROWS
 ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.spent_nano,
     held_nano = held_nano + excluded.created_ms, spent_nano = spent_nano + iif(internal, 0, excluded.spent_nano),
     last_entry_ms = nullif(max(coalesce(last_entry_ms, 0), excluded.last_entry_ms), 0)
@@ -54,6 +56,7 @@ ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.sp
     "('', ?, ?, ?, ?)",
 )
 _HOLD = ", ".join(Hold._fields)  # they are the columns' names
+_STREAMED: Final = Hold._fields.index("streamed") - len(Hold._fields)  # from a row's end
 _FIND = """
 SELECT seq, HOLD FROM holds h
 WHERE request_id = ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.seq = h.seq)
@@ -72,7 +75,7 @@ _ENTRY = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})"
 _CHARGE = Statement("INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)")
 _DAILY = Statement(
     """
-INSERT INTO daily VALUES ROWS
+INSERT OR ROLLBACK INTO daily VALUES ROWS
 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
     prompt_tokens = prompt_tokens + excluded.prompt_tokens, cached_tokens = cached_tokens + excluded.cached_tokens,
     completion_tokens = completion_tokens + excluded.completion_tokens,
@@ -83,6 +86,7 @@ ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,
 )
 
 Day = tuple[int, int, int, str, str, str]  # the primary key of `daily`
+Counts = tuple[int | None, int | None, int | None, int | None, int | None]
 OpenHold = tuple[int, Hold]  # with the seq of its row
 
 
@@ -94,34 +98,19 @@ class Tail(NamedTuple):
     seq: int  # the last request's
 
 
-@dataclass(slots=True)
 class _Purse:
-    """An account as this transaction has it so far, and what of that is not written yet."""
+    """An account as this transaction has it so far, and as the table has it."""
 
-    balance_nano: int
-    held_nano: int
-    overdraft_nano: int
-    suspended: int
-    paid_nano: int = 0
-    more_held_nano: int = 0
-    entry_ms: int = 0
+    __slots__ = (
+        "balance_nano", "entry_ms", "held_nano", "overdraft_nano", "read_balance_nano", "read_held_nano", "suspended"
+    )  # fmt: skip
 
-    @property
-    def available_nano(self) -> int:
-        return self.balance_nano + self.overdraft_nano - self.held_nano
-
-
-class _Unwritten:
-    """Values that wait for their statement, row after row."""
-
-    __slots__ = ("charges", "closed", "entries", "opened", "progress")
-
-    def __init__(self) -> None:
-        self.opened: list[Any] = []
-        self.closed: list[Any] = []
-        self.charges: list[Any] = []
-        self.entries: list[Any] = []  # of other kinds
-        self.progress: list[tuple[Any, ...]] = []
+    def __init__(self, balance_nano: int, held_nano: int, overdraft_nano: int, suspended: int) -> None:
+        self.balance_nano = self.read_balance_nano = balance_nano
+        self.held_nano = self.read_held_nano = held_nano
+        self.overdraft_nano = overdraft_nano
+        self.suspended = suspended
+        self.entry_ms = 0
 
 
 class Posting:
@@ -146,10 +135,14 @@ class Posting:
         self._known = known
         self._currencies = currencies
         self._purses: dict[int, _Purse] = {}
-        self._unwritten = _Unwritten()
+        self._opened: list[Any] = []  # this and the next: values that wait for their statement, row after row
+        self._closed: list[Any] = []
+        self._charges: list[Any] = []
+        self._entries: list[Any] = []  # of other kinds
+        self._progress: list[tuple[Any, ...]] = []
         self._internal: defaultdict[int, int] = defaultdict(int)
         self._internal_ms = 0
-        self._daily: defaultdict[Day, list[tuple[int, ...]]] = defaultdict(list)
+        self._daily: dict[Day, list[int]] = {}
 
     @property
     def tail(self) -> Tail:
@@ -163,68 +156,82 @@ class Posting:
                 ids.add(op.account_id)
             elif isinstance(op, Settle) and (found := self._known.get(op.request_id)):
                 ids.add(found[1].account_id)
-        for account_id, *amounts in _ACCOUNTS.read(self._connection, [*ids]):
-            self._purses[account_id] = _Purse(*amounts)
+        for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._connection, [*ids]):
+            self._purses[account_id] = _Purse(balance_nano, held_nano, overdraft_nano, suspended)
 
     def hold(self, op: Hold) -> Held | Short | Suspended:
         """Set the money aside and open the row, or tell why not."""
-        request_id, account_id, key_id, model, provider, upstream_model, streamed, price_id, hold_nano, *rest = op
+        hold_nano = op.hold_nano
         assert hold_nano >= 0
-        purse = self._purse(account_id)
+        purse = self._purses.get(op.account_id) or self._purse(op.account_id)
         if purse.suspended:
             return Suspended()
-        if hold_nano > AMOUNT_NANO_MAX or hold_nano > purse.available_nano:
-            return Short(hold_nano, purse.balance_nano + purse.overdraft_nano, purse.available_nano)
+        own_nano = purse.balance_nano + purse.overdraft_nano
+        if hold_nano > AMOUNT_NANO_MAX or hold_nano > own_nano - purse.held_nano:
+            return Short(hold_nano, own_nano, own_nano - purse.held_nano)
         purse.held_nano += hold_nano
-        purse.more_held_nano += hold_nano
         seq = self._seq = self._seq + 1
-        self.opened[request_id] = (seq, op)
-        opened = self._unwritten.opened  # sqlite3 is slow with subclasses: of int here, of str where a row closes
-        opened += (seq, self._run_id, request_id, account_id, key_id, model, provider, upstream_model, int(streamed))
-        opened += (price_id, hold_nano, *rest)
+        self.opened[op.request_id] = (seq, op)
+        opened = self._opened
+        opened += (seq, self._run_id)
+        opened += op
+        opened[_STREAMED] = 1 if op.streamed else 0  # sqlite3 is slow with subclasses: of int here, of str elsewhere
         return _HELD
 
     def progress(self, op: Progress) -> Done:
         """Journal the counts, if the request is still open."""
         found = self._find(op.request_id)
         if found is not None:
-            self._unwritten.progress.append((*_counts(op.usage), found[0]))
+            self._progress.append((*_counts(op.usage), found[0]))
         return _DONE
 
     def settle(self, op: Settle) -> Settled | AlreadySettled:
         """Close the row, once; move the money; release the hold."""
-        request_id, end_state, source, usage, charge_nano, cost_nano, status, closed_ms, *rest, flags, estimator = op
+        (request_id, end_state, source, usage, charge_nano, cost_nano, status, closed_ms, first_byte_ms, duration_ms,
+         flags, estimator) = op  # fmt: skip
         assert charge_nano >= 0
         found = self._find(request_id)
         if found is None:
             return _ALREADY_SETTLED
-        seq, (_, account_id, key_id, model, provider, _, _, price_id, hold_nano, *_) = found
-        purse = self._purse(account_id)
+        seq, (_, account_id, key_id, model, provider, _, _, price_id, hold_nano, _, _, _) = found
+        purse = self._purses.get(account_id) or self._purse(account_id)
         counts = _counts(usage)
-        if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or TOKENS_MAX in counts:
+        if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage and TOKENS_MAX in counts):
             charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
             flags = f"{flags} {CAPPED}".lstrip()
         paid_nano = charge_nano
         if charge_nano > hold_nano:  # the rest is taken from what the account has available, and not from more
-            paid_nano = min(charge_nano, hold_nano + max(0, purse.available_nano))
+            available_nano = purse.balance_nano + purse.overdraft_nano - purse.held_nano
+            paid_nano = min(charge_nano, hold_nano + max(0, available_nano))
         overrun_nano = charge_nano - paid_nano
         self.closed.add(request_id)
-        state = "voided" if source is UsageSource.NONE else "posted"
-        closed = self._unwritten.closed
-        closed += (seq, state, *counts, closed_ms, status or None, str(end_state), str(source))
-        closed += (paid_nano, overrun_nano, cost_nano, *rest, flags, estimator)
+        state = "voided" if source is _NONE else "posted"
+        prompt, cached, cache_write, completion, reasoning = counts
+        self._closed += (
+            seq, state, prompt, cached, cache_write, completion, reasoning, closed_ms, status or None,
+            end_state._value_, source._value_, paid_nano, overrun_nano, cost_nano, first_byte_ms, duration_ms, flags,
+            estimator,
+        )  # fmt: skip
         purse.balance_nano -= paid_nano
-        purse.paid_nano += paid_nano
         purse.held_nano -= hold_nano
-        purse.more_held_nano -= hold_nano
         if paid_nano:
-            purse.entry_ms = max(purse.entry_ms, closed_ms)
+            if closed_ms > purse.entry_ms:
+                purse.entry_ms = closed_ms
             self._charge(closed_ms, account_id, paid_nano, seq, request_id)
         if overrun_nano:
             self.enter(closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request=(seq, request_id))
         day = (closed_ms // DAY_MS, account_id, key_id, model, provider, self._currencies[price_id])
-        prompt, cached, _, completion, reasoning = counts
-        self._daily[day].append((1, prompt or 0, cached or 0, completion or 0, reasoning or 0, paid_nano, cost_nano))
+        sums = self._daily.get(day)
+        if sums is None:
+            sums = self._daily[day] = [0, 0, 0, 0, 0, 0, 0]
+        sums[0] += 1
+        if usage is not None:
+            sums[1] += prompt or 0
+            sums[2] += cached or 0
+            sums[3] += completion or 0
+            sums[4] += reasoning or 0
+        sums[5] += paid_nano
+        sums[6] += cost_nano
         return Settled(account_id, paid_nano, overrun_nano)
 
     def _charge(self, at_ms: int, payer_id: int, amount_nano: int, seq: int, request_id: str) -> None:
@@ -232,7 +239,7 @@ class Posting:
         entry_id = self._entry_id = self._entry_id + 1
         entry = (entry_id, at_ms, "charge", payer_id, REVENUE, amount_nano, request_id, None, None, "")
         self._digest = digest = chain(self._digest, entry)
-        self._unwritten.charges += (entry_id, at_ms, payer_id, amount_nano, seq, digest)
+        self._charges += (entry_id, at_ms, payer_id, amount_nano, seq, digest)
         self._internal[REVENUE] += amount_nano
         if at_ms > self._internal_ms:
             self._internal_ms = at_ms
@@ -257,7 +264,7 @@ class Posting:
         before, after = (entry_id, at_ms, kind, payer_id, payee_id, amount_nano), (external_id, None, note)
         seq, request_id = request
         self._digest = chain(self._digest, (*before, request_id, *after))
-        self._unwritten.entries += (*before, seq, *after, self._digest)
+        self._entries += (*before, seq, *after, self._digest)
         if payer_id in INTERNAL:
             self._internal[payer_id] -= amount_nano
         if payee_id in INTERNAL:
@@ -268,22 +275,29 @@ class Posting:
     def flush(self) -> None:
         """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves."""
         connection = self._connection
-        rows, self._unwritten = self._unwritten, _Unwritten()
-        _OPEN.write(connection, rows.opened)
-        _CLOSE.write(connection, rows.closed)
-        if rows.progress:  # after the settlements, which have the last word
-            connection.executemany(_PROGRESS, rows.progress)
-        _MOVE.write(connection, self._moves())
-        _CHARGE.write(connection, rows.charges)
-        _ENTRY.write(connection, rows.entries)
-        _DAILY.write(connection, self._sums())
+        for statement, values in (
+            (_OPEN, self._opened),
+            (_CLOSE, self._closed),
+            (_MOVE, self._moves()),
+            (_CHARGE, self._charges),
+            (_ENTRY, self._entries),
+            (_DAILY, self._sums()),
+        ):
+            if values:
+                statement.write(connection, values)
+                values.clear()
+        if self._progress:  # after the settlements, which have the last word
+            connection.executemany(_PROGRESS, self._progress)
+            self._progress.clear()
 
     def _moves(self) -> list[int]:
         """Return what accounts have more or less, and forget it."""
         values: list[int] = []
         for account_id, purse in self._purses.items():
-            if purse.paid_nano or purse.more_held_nano:
-                values += (purse.paid_nano, purse.more_held_nano, purse.entry_ms, account_id)
+            paid_nano = purse.read_balance_nano - purse.balance_nano
+            more_held_nano = purse.held_nano - purse.read_held_nano
+            if paid_nano or more_held_nano:
+                values += (paid_nano, more_held_nano, purse.entry_ms, account_id)
         for account_id, change_nano in self._internal.items():
             values += (-change_nano, 0, self._internal_ms, account_id)
         self._purses.clear()
@@ -294,17 +308,16 @@ class Posting:
     def _sums(self) -> list[Any]:
         """Return what the days have more, and forget it."""
         values: list[Any] = []
-        for day, figures in self._daily.items():
+        for day, sums in self._daily.items():
             values += day
-            values += map(sum, zip(*figures, strict=True))
+            values += sums
         self._daily.clear()
         return values
 
     def _purse(self, account_id: int) -> _Purse:
-        purse = self._purses.get(account_id)
-        if purse is None:
-            ((_, *amounts),) = _ACCOUNTS.read(self._connection, [account_id])
-            purse = self._purses[account_id] = _Purse(*amounts)
+        """Read an account that was not expected."""
+        ((_, *amounts),) = _ACCOUNTS.read(self._connection, [account_id])
+        purse = self._purses[account_id] = _Purse(*amounts)
         return purse
 
     def _find(self, request_id: str) -> OpenHold | None:
@@ -318,9 +331,12 @@ class Posting:
         return found
 
 
-def _counts(usage: Usage | None) -> tuple[int | None, ...]:
+def _counts(usage: Usage | None) -> Counts:
     """Return prompt, cached, cache_write, completion, reasoning, none of them above TOKENS_MAX."""
     if usage is None:
         return (None, None, None, None, None)
     counts = (usage.prompt, usage.cached, usage.cache_write, usage.completion, usage.reasoning)
-    return counts if max(counts) < TOKENS_MAX else tuple(min(count, TOKENS_MAX) for count in counts)
+    if max(counts) >= TOKENS_MAX:
+        prompt, cached, cache_write, completion, reasoning = (min(count, TOKENS_MAX) for count in counts)
+        return (prompt, cached, cache_write, completion, reasoning)
+    return counts

@@ -67,7 +67,7 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._wal = path.with_name(path.name + "-wal")  # what was committed last stands there alone
+        self._names = str(path), f"{path}-wal"  # what was committed last stands in the second alone
         self._lock = WriterLock(path)
         self._spool = Spool(path)
         self._opened: tuple[Place, Place] | None = None  # the files that are open
@@ -105,6 +105,8 @@ class SqliteStore:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
+        connection.execute("PRAGMA temp_store = MEMORY")  # what a large statement keeps to be undone by
+        connection.execute("PRAGMA wal_autocheckpoint = 4096")  # pages; more of them are then written once for many
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         migrate(connection)
         for table in _SMALL_TABLES:
@@ -127,7 +129,8 @@ class SqliteStore:
         self._spool.reserve()
 
     def _places(self) -> tuple[Place, Place]:
-        return place_of(self.path), place_of(self._wal)
+        file, wal = self._names
+        return place_of(file), place_of(wal)
 
     def recover(self, now_ms: int) -> int:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
@@ -164,20 +167,18 @@ class SqliteStore:
             if not batch:
                 at_ms = now_ms()
                 self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (at_ms, self._run_id))
-            administration = Administration(self._connection, posting)
             posting.expect(batch)
             outcomes: list[Outcome] = []
             for op in batch:
                 if isinstance(op, Hold):
-                    outcome: Outcome = posting.hold(op)
+                    outcomes.append(posting.hold(op))
                 elif isinstance(op, Settle):
-                    outcome = posting.settle(op)
+                    outcomes.append(posting.settle(op))
                 elif isinstance(op, Progress):
-                    outcome = posting.progress(op)
+                    outcomes.append(posting.progress(op))
                 else:
                     posting.flush()
-                    outcome = self._administer(op, administration)
-                outcomes.append(outcome)
+                    outcomes.append(self._administer(op, Administration(self._connection, posting)))
         return outcomes
 
     def close(self) -> None:
