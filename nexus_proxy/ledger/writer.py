@@ -4,7 +4,7 @@ Strategy: the event loop gathers operations and hands them over in lists, one a 
 that are there, applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a
 batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
 than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits a
-moment for others, and a little longer while each turn of the loop brings more; a lone one does not.
+moment for others, and a little longer while turns of the loop bring more; a lone one does not.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -44,6 +44,7 @@ BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
 GATHER_S: Final = 0.001  # how long the first of a list waits for others
 GATHER_MAX_S: Final = 0.004  # and how long if they keep coming
+QUIET_TURNS: Final = 2  # of the loop, after which nobody else is expected
 COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
@@ -92,7 +93,8 @@ class Writer:
         self._gathered: list[_Item] = []  # not handed over yet
         self._armed = False  # they will be, at the end of this turn or in a moment
         self._handed = False  # the thread has a list
-        self._seen = 0  # how many were gathered a turn ago
+        self._seen = 0  # how many were gathered a turn of the loop ago
+        self._quiet = 0  # turns that brought none
         self._hand_over_by = 0.0  # the loop's time
         self._company_until = 0.0  # the loop's time
         self._waiting: dict[_Item, float] = {}  # until when, in the loop's time; the first to expire is the first in it
@@ -195,7 +197,7 @@ class Writer:
         self._armed = True
         now = self._loop.time()
         if now < self._company_until:
-            self._seen = 0
+            self._seen = self._quiet = 0
             self._hand_over_by = now + GATHER_MAX_S
             # Not the check itself: a loop runs its timers before it looks at its sockets.
             self._loop.call_later(GATHER_S, self._loop.call_soon, self._hand_over_unless_grown)
@@ -203,9 +205,10 @@ class Writer:
             self._loop.call_soon(self._hand_over)
 
     def _hand_over_unless_grown(self) -> None:
-        """Wait another turn of the loop if the last one brought more; else all who could come are probably here."""
+        """Wait another turn of the loop if the last ones brought more; else all who could come are probably here."""
         seen, self._seen = self._seen, len(self._gathered)
-        if self._seen > seen and self._loop.time() < self._hand_over_by:
+        self._quiet = 0 if self._seen > seen else self._quiet + 1
+        if self._quiet < QUIET_TURNS and self._loop.time() < self._hand_over_by:
             self._loop.call_soon(self._hand_over_unless_grown)
         else:
             self._hand_over()
