@@ -13,7 +13,7 @@ from nexus_proxy.clock import now_ms
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.errors import MethodNotAllowed, NexusError
 
-_RANDOM_CHARS = 20
+_RANDOM_BYTES = 10
 # Drawn for many ids at once: each draw is a call into the kernel that lets another thread of this process run first.
 _random: list[str] = []
 
@@ -23,8 +23,7 @@ JOINED_BYTES_MAX = 64 * 1024  # what costs less to copy than to send apart
 def new_request_id() -> str:
     """Return an id that nobody can guess and that sorts by time: milliseconds, then 80 random bits."""
     if not _random:
-        drawn = os.urandom(_RANDOM_CHARS // 2 * 256).hex()
-        _random.extend(drawn[at : at + _RANDOM_CHARS] for at in range(0, len(drawn), _RANDOM_CHARS))
+        _random.extend(os.urandom(_RANDOM_BYTES * 256).hex(" ", _RANDOM_BYTES).split())
     return f"req_{now_ms():012x}{_random.pop()}"
 
 
@@ -46,27 +45,24 @@ class WholeResponse(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Write everything, and wait while the client has too much to read."""
-        keep_alive, old = request.keep_alive, request.version == HttpVersion10
-        lines = [f"{name}: {value}\r\n" for name, value in self._head.items()]
-        if not keep_alive:
-            self.force_close()
-            lines.append("" if old else "Connection: close\r\n")
-        else:
-            self._keep_alive = True
-            lines.append("Connection: keep-alive\r\n" if old else "")
-        head = (
-            f"HTTP/1.{0 if old else 1} 200 OK\r\n{''.join(lines)}"
-            f"Content-Length: {len(self._whole)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
-        ).encode("latin-1")
-        transport = request.transport
+        transport, writer, body = request.transport, request.writer, self._whole
         if transport is None:
             raise ConnectionResetError("the client left")
-        if len(self._whole) < JOINED_BYTES_MAX:
-            transport.write(head + self._whole)
+        keep_alive = self._keep_alive = request.keep_alive
+        if request.version == HttpVersion10:
+            start, connection = "HTTP/1.0 200 OK", "Connection: keep-alive\r\n" if keep_alive else ""
         else:
-            transport.writelines((head, self._whole))
-        await request.writer.drain()
-        return request.writer
+            start, connection = "HTTP/1.1 200 OK", "" if keep_alive else "Connection: close\r\n"
+        lines = "\r\n".join(map(": ".join, self._head.items()))
+        head = (
+            f"{start}\r\n{lines}\r\n{connection}Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
+        ).encode("latin-1")
+        if len(body) < JOINED_BYTES_MAX:
+            transport.write(head + body)
+        else:
+            transport.writelines((head, body))
+        await writer.drain()
+        return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Do nothing: it is written."""
