@@ -120,12 +120,7 @@ def configure(fd: int, *, level: int = logging.INFO, secrets: Iterable[str] = ()
     writer = LineWriter(fd, lines_max)
     logger = structlog.wrap_logger(
         _LineLogger(writer.put),
-        processors=[
-            structlog.processors.add_log_level,
-            _add_timestamp,
-            _describe_exception,
-            _Renderer(secrets),
-        ],
+        processors=[structlog.processors.add_log_level, _Renderer(secrets)],
         wrapper_class=_wrapper(level),
         context_class=dict,
     )
@@ -141,9 +136,8 @@ def _info(self: Any, event: str, *args: Any, **fields: Any) -> None:
     # What structlog does for any level, but `fields` is ours already: it is copied once, by the call itself.
     line: Any = self._context | fields if self._context else fields
     line["event"] = event % args if args else event
-    for process in self._processors:
-        line = process(self._logger, "info", line)
-    self._logger.info(line)
+    line["level"] = "info"
+    self._logger.info(self._processors[-1](self._logger, "info", line))
 
 
 class _LineLogger:
@@ -154,7 +148,7 @@ class _LineLogger:
 
 
 class _Renderer:
-    """Makes one line of one event."""
+    """Makes one line of one event, and says when it was."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         known = [secret.encode() for secret in secrets if secret]
@@ -163,6 +157,9 @@ class _Renderer:
         self._credential = re.compile(b"|".join([*map(re.escape, known), *_CREDENTIALS]))
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
+        event["timestamp"] = datetime.now(UTC)  # orjson writes it, at less than it takes to format it here
+        if "exc_info" in event:
+            _describe_exception(event)
         line = _dump(event)
         if len(line) > LINE_BYTES_MAX:
             kept = {name: event.get(name) for name in ("timestamp", "level", "request_id")}
@@ -178,11 +175,6 @@ def _nobody(_lines: int) -> None:
     pass
 
 
-def _add_timestamp(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event["timestamp"] = datetime.now(UTC)  # orjson writes it, at less than it takes to format it here
-    return event
-
-
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
@@ -196,15 +188,14 @@ def _dump(event: EventDict) -> bytes:
         return json.dumps(event, default=_text, skipkeys=True).encode()
 
 
-def _describe_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+def _describe_exception(event: EventDict) -> None:
     """Replace `exc_info` by the exception's type and where it came from: its text may quote what a client sent."""
-    given = event.pop("exc_info", None)
+    given = event.pop("exc_info")
     if given:
         error = given if isinstance(given, BaseException) else _current(given)
         if error is not None:
             event["error"] = type(error).__name__
             event["frames"] = _frames(error.__traceback__)
-    return event
 
 
 def _current(exc_info: Any) -> BaseException | None:
