@@ -106,7 +106,12 @@ class Metrics:
     def request(
         self, *, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
     ) -> None:
-        """Count a request that was answered. Model and provider are None where none was found."""
+        """Count a request that was answered without an exchange. Model and provider are None where none was found."""
+        self._answered(model, provider, status, code, duration_s)
+
+    def _answered(
+        self, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
+    ) -> "_Model":
         series = self._models.get(model, self._other)
         answers = series.answers.get((status, code))
         if answers is None:
@@ -114,6 +119,7 @@ class Metrics:
             answers = series.answers[status, code] = self._requests.of(*labels)
         answers.value += 1
         series.duration.observe(duration_s)
+        return series
 
     def settled(
         self,
@@ -150,13 +156,22 @@ class Metrics:
             self._overrun.inc()
 
     def exchanged(
-        self, *, model: str, provider: str, first_byte_s: float | None, late: bool, upstream_code: str | None
+        self,
+        *,
+        model: str,
+        provider: str,
+        status: int,
+        code: str | None,
+        duration_s: float,
+        first_byte_s: float | None,
+        late: bool,
     ) -> None:
-        """Count an exchange that is over."""
+        """Count a request whose exchange is over."""
+        series = self._answered(model, provider, status, code, duration_s)
         if first_byte_s is not None:
-            self._models.get(model, self._other).first_byte.observe(first_byte_s)
-        if upstream_code is not None:
-            self._upstream_errors.labels(provider, upstream_code).inc()
+            series.first_byte.observe(first_byte_s)
+        if code is not None and code.startswith("upstream_"):
+            self._upstream_errors.labels(provider, code).inc()
         if late:
             self._settle_late.inc()
 

@@ -61,22 +61,21 @@ def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
     parts, call, key = visit.parts, visit.call, visit.caller
     assert call is not None
-    started, now = visit.started, parts.loop.time()
-    reservation, error, first_byte = call.reservation, exchange.error, exchange.first_byte
+    started, reservation, error, first_byte = visit.started, call.reservation, exchange.error, exchange.first_byte
     hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
     usage = verdict.usage if verdict is not None else None
     model, provider, status = hold.model, hold.provider, exchange.status
     code = error.code if error is not None else None
-    duration_s = now - started
+    duration_s = parts.loop.time() - started
     first_byte_s = None if first_byte is None else first_byte - started
-    metrics = parts.metrics
-    metrics.request(model=model, provider=provider, status=status, code=code, duration_s=duration_s)
-    metrics.exchanged(
+    parts.metrics.exchanged(
         model=model,
         provider=provider,
+        status=status,
+        code=code,
+        duration_s=duration_s,
         first_byte_s=first_byte_s,
         late=late,
-        upstream_code=code if code is not None and code.startswith("upstream_") else None,
     )
     parts.logger.info(
         "request",

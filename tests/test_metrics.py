@@ -43,6 +43,11 @@ def settle(metrics: Metrics, **changes: Any) -> None:
     metrics.settled(**given | changes)
 
 
+def exchanged(metrics: Metrics, **changes: Any) -> None:
+    given: dict[str, Any] = {"model": "m", "provider": "p", "status": 200, "code": None, "duration_s": 0.1}
+    metrics.exchanged(**given | {"first_byte_s": None, "late": False} | changes)
+
+
 def test_every_declared_metric_is_rendered_and_no_other_of_ours() -> None:
     text, content_type = Metrics(["m"]).render()
     found = {line.split()[2] for line in text.decode().splitlines() if line.startswith("# HELP nexus_")}
@@ -102,14 +107,18 @@ def test_b24_what_an_operator_must_look_at_is_counted() -> None:
     settle(metrics, usage_source=UsageSource.ESTIMATED)
     settle(metrics, end_state=EndState.CLIENT_GONE, usage_source=UsageSource.DRAINED, overrun_nano=1)
     settle(metrics, usage=Usage(1, 1, flagged=True))
-    metrics.exchanged(model="m", provider="p", first_byte_s=0.2, late=True, upstream_code=None)
-    metrics.exchanged(model="m", provider="p", first_byte_s=None, late=False, upstream_code="upstream_broken")
+    exchanged(metrics, first_byte_s=0.2, late=True)
+    exchanged(metrics, status=502, code="upstream_broken")
+    exchanged(metrics, status=499, code="client_gone")
     assert value(metrics, "nexus_usage_missing_total", provider="p") == 1
     assert value(metrics, "nexus_usage_flagged_total", provider="p") == 1
     assert value(metrics, "nexus_settle_late_total") == 1
     assert value(metrics, "nexus_overrun_total") == 1
     assert value(metrics, "nexus_drains_total", result="drained") == 1
     assert value(metrics, "nexus_upstream_errors_total", provider="p", code="upstream_broken") == 1
+    assert value(metrics, "nexus_upstream_errors_total", provider="p", code="client_gone") is None
+    assert value(metrics, "nexus_requests_total", model="m", provider="p", status="499", code="client_gone") == 1
+    assert value(metrics, "nexus_request_duration_seconds_count", model="m") == 3
     assert value(metrics, "nexus_first_byte_seconds_count", model="m") == 1
 
 
