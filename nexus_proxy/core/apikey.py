@@ -42,9 +42,8 @@ def hint(key: str) -> str:
 
 
 def _checksum(body: str) -> str:
-    rest, low = divmod(zlib.crc32(body.encode("ascii")), len(_PAIRS))
-    high, middle = divmod(rest, len(_PAIRS))
-    return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
+    number = zlib.crc32(body.encode("ascii"))
+    return _PAIRS[number // 62**4] + _PAIRS[number // 62**2 % 62**2] + _PAIRS[number % 62**2]
 
 
 def _base62(number: int, width: int) -> str:

@@ -15,16 +15,18 @@ class Places:
 
     def enter(self, number: int = 1) -> bool:
         """Take places, or tell that there are not as many."""
-        if self.taken + number > self.most:
+        taken = self.taken + number
+        if taken > self.most:
             return False
-        self.taken += number
+        self.taken = taken
         if self._observe is not None:
-            self._observe(self.taken)
+            self._observe(taken)
         return True
 
     def leave(self, number: int = 1) -> None:
         """Give places back."""
-        assert 0 <= number <= self.taken
-        self.taken -= number
+        taken = self.taken - number
+        assert 0 <= taken <= self.taken
+        self.taken = taken
         if self._observe is not None:
-            self._observe(self.taken)
+            self._observe(taken)

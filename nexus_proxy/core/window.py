@@ -43,10 +43,15 @@ class Window:
         used = self.count(now_ns)
         return used, self._times[-1] + self.width_ns - now_ns if used else 0
 
-    def add(self, now_ns: int) -> None:
-        """Remember an admission. A clock that went back is taken to have stood still."""
+    def add(self, now_ns: int) -> tuple[int, int]:
+        """Remember an admission, and return the standing with it. `count` was asked at this instant.
+
+        A clock that went back is taken to have stood still.
+        """
         times = self._times
-        times.append(max(now_ns, times[-1]) if times else now_ns)
+        at_ns = times[-1] if times and times[-1] > now_ns else now_ns
+        times.append(at_ns)
+        return len(times), at_ns + self.width_ns - now_ns
 
     def seed(self, times_ns: Iterable[int], now_ns: int) -> None:
         """Put back admissions of an earlier run beside those that are here."""

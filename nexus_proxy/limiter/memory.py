@@ -29,15 +29,21 @@ class MemoryLimiter:
 
     async def admit(self, limits: Sequence[Limit], now_ns: int) -> Admitted | Refused:
         """Count one request against all limits, or against none."""
-        for limit in limits:
-            window = self._windows.get(limit.subject)
-            if (window.count(now_ns) if window is not None else 0) >= limit.rpm:
+        for subject, rpm in limits:
+            window = self._windows.get(subject)
+            used = window.count(now_ns) if window is not None else 0
+            if used >= rpm:
                 return Refused(self._standing(limits, now_ns), self._wait_ns(limits, now_ns))
-        for subject in {limit.subject for limit in limits} if len(limits) > 1 else (limits[0].subject,):
-            self._window(subject, now_ns).add(now_ns)
+        tightest = None
+        for subject, rpm in limits:
+            used, reset_ns = self._window(subject, now_ns).add(now_ns)
+            standing = Standing(rpm, rpm - used, reset_ns)
+            if tightest is None or _is_tighter(standing, tightest):
+                tightest = standing
+        assert tightest is not None, "a request is under the limit of its account at least"
         if self._sweep[0][0] <= now_ns:
             self._forget(_SWEPT_PER_LIMIT * len(limits), now_ns)
-        return Admitted(self._standing(limits, now_ns))
+        return Admitted(tightest)
 
     async def look(self, limits: Sequence[Limit], now_ns: int) -> Standing:
         """Tell where the tightest limit stands; counts nothing."""
@@ -66,16 +72,14 @@ class MemoryLimiter:
 
     def _standing(self, limits: Sequence[Limit], now_ns: int) -> Standing:
         """Return the tightest: the least that remains, then the lowest limit."""
-        assert limits, "a request is under the limit of its account at least"
         tightest = None
-        for limit in limits:
-            subject, rpm = limit
+        for subject, rpm in limits:
             window = self._windows.get(subject)
             used, reset_ns = window.standing(now_ns) if window is not None else (0, 0)
             standing = Standing(rpm, rpm - used if used < rpm else 0, reset_ns)
-            if tightest is None or (standing.remaining, standing.limit) < (tightest.remaining, tightest.limit):
+            if tightest is None or _is_tighter(standing, tightest):
                 tightest = standing
-        assert tightest is not None
+        assert tightest is not None, "a request is under the limit of its account at least"
         return tightest
 
     def _forget(self, at_most: int, now_ns: int) -> None:
@@ -87,3 +91,7 @@ class MemoryLimiter:
                 sweep.append((now_ns + WINDOW_NS, subject))  # later than it must be, so that the queue stays in order
             else:
                 del self._windows[subject]
+
+
+def _is_tighter(one: Standing, other: Standing) -> bool:
+    return (one.remaining, one.limit) < (other.remaining, other.limit)

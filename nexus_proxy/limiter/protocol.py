@@ -39,7 +39,7 @@ class Refused(NamedTuple):
 
 
 class Limiter(Protocol):
-    """One store of windows."""
+    """One store of windows. The limits of one question are of different subjects."""
 
     async def admit(self, limits: Sequence[Limit], now_ns: int) -> Admitted | Refused:
         """Count one request against all limits, or against none."""
