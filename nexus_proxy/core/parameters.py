@@ -30,13 +30,15 @@ _PRICE_CHANGING: dict[str, tuple[Any, ...]] = {
     "modalities": (False, ["text"]),
     "service_tier": (),  # whatever it says: what `auto` costs, the provider decides
 }
+_MAY_CHANGE_PRICE = frozenset(_PRICE_CHANGING) | {"tools", "functions"}
 
 
 def check_parameters(body: dict[str, Any]) -> None:
     """Check a body without nulls. InvalidParameter, UnsupportedParameter; `param` names the parameter."""
-    for name in ("model", "messages"):
-        if name not in body:
-            raise InvalidParameter(f"'{name}' is required.", param=name)
+    if "model" not in body:
+        raise InvalidParameter("'model' is required.", param="model")
+    if "messages" not in body:
+        raise InvalidParameter("'messages' is required.", param="messages")
     for name, value in body.items():
         check = _CHECKS.get(name)
         if check is not None:
@@ -53,6 +55,8 @@ def check_parameters(body: dict[str, Any]) -> None:
 
 def refuse_price_changes(body: dict[str, Any], allowed: frozenset[str]) -> None:
     """Refuse what changes the price, unless the model's entry prices and bounds it. UnsupportedParameter."""
+    if _MAY_CHANGE_PRICE.isdisjoint(body):
+        return
     for name in _PRICE_CHANGING.keys() & body.keys():
         value = body[name]
         # By type, too: 0 equals False.
@@ -149,11 +153,9 @@ def _messages(name: str, value: Any) -> None:
         if type(role) is not str or not role:
             raise _wrong(f"{name}[{index}].role", "a non-empty string")
         content = message.get("content")
-        if type(content) is list:
-            for part in content:
-                if type(part) is not dict:
-                    raise _wrong(f"{name}[{index}].content", "a string or an array of objects")
-        elif content is not None and type(content) is not str:
+        if content is None or type(content) is str:
+            continue
+        if type(content) is not list or any(type(part) is not dict for part in content):
             raise _wrong(f"{name}[{index}].content", "a string or an array of objects")
 
 

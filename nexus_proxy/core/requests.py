@@ -26,6 +26,8 @@ _UNCOUNTED_BYTES_MAX = 256 * 1024  # a document this short cannot hold enough va
 _TEXT_PART = frozenset({"type", "text", "cache_control"})
 _IMAGE_PART = frozenset({"type", "image_url", "min_pixels", "max_pixels", "detail", "cache_control"})
 _MESSAGE_LISTS = frozenset({"tool_calls", "function_call", "reasoning_details", "annotations", "cache_control"})
+# Providers write these into the prompt in a notation of their own, which may be longer than ours.
+_WRITTEN_AGAIN = frozenset({"tools", "functions", "response_format"})
 _FILE_REFERENCE = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
 
 
@@ -98,23 +100,24 @@ def prepare(request: ChatRequest, model: Model) -> Outgoing:
     prompt = _measure(body["messages"])
     thinking = 0 if model.limit_covers_thinking else _thinking_bound(body, model)
     try:
-        # Providers write these into the prompt in a notation of their own, which may be longer than ours.
-        again = sum(len(orjson.dumps(body[name])) for name in ("tools", "functions", "response_format") if name in body)
+        again = 0 if _WRITTEN_AGAIN.isdisjoint(body) else _bytes_written_again(body)
         for ours, theirs in dialect.renamed_parameters:
             if ours in body:
                 body[theirs] = body.pop(ours)
         data = orjson.dumps(body)
     except orjson.JSONEncodeError:  # it writes 254 levels and reads 1,024
         raise InvalidJson("The body is nested too deep.") from None
-    bounded = prompt.others == 0 and _FILE_REFERENCE not in data
-    size = len(data) - prompt.payload_bytes + again + prompt.images * model.media_tokens + model.template_tokens
+    media_tokens, bound = model.media_tokens, model.context
+    if prompt.others == 0 and _FILE_REFERENCE not in data:
+        size = len(data) - prompt.payload_bytes + again + prompt.images * media_tokens + model.template_tokens
+        bound = min(bound, size)
     return Outgoing(
         body=data,
         stream=request.stream,
         usage_injected=inject,
-        input_bound=min(model.context, size) if bounded else model.context,
+        input_bound=bound,
         output_bound=request.n * (limit + thinking),
-        prompt_estimate=-(-prompt.text_bytes // 4) + (prompt.images + prompt.others) * model.media_tokens,
+        prompt_estimate=-(-prompt.text_bytes // 4) + (prompt.images + prompt.others) * media_tokens,
     )
 
 
@@ -131,6 +134,10 @@ def _set_limit(body: dict[str, Any], limit: int | None, model: Model) -> int:
         body.pop(given, None)
     body[model.limit_parameter] = limit
     return limit
+
+
+def _bytes_written_again(body: dict[str, Any]) -> int:
+    return sum(len(orjson.dumps(body[name])) for name in _WRITTEN_AGAIN if name in body)
 
 
 def _thinking_bound(body: dict[str, Any], model: Model) -> int:
