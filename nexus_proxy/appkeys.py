@@ -7,7 +7,6 @@ stages read them.
 
 import asyncio
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
@@ -33,7 +32,8 @@ class Readiness:
     shutting_down: bool = False
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Parts:
     """What the composition root put together."""
 
     config: Config
@@ -70,6 +70,7 @@ class Visit:
     request_id: str
     started: float  # the loop's time
     headers: dict[str, str]  # for the response, whichever stage makes it
+    route: str | None  # the name of what is asked for, see COMPLETIONS
     # auth
     key: Key | None = None
     # metering

@@ -25,7 +25,7 @@ def record_refused(request: web.Request, visit: Visit, status: int, code: str | 
         "request",
         request_id=visit.request_id,
         method=request.method,
-        route=request.match_info.route.name,
+        route=visit.route,
         account=key.account.name if key is not None else None,
         key_hint=key.hint if key is not None else None,
         model=model_id,

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from nexus_proxy.appkeys import COMPLETIONS, Visit
@@ -38,9 +37,9 @@ class Desk:
             logger=self._log.bound, loop=asyncio.get_running_loop(), metrics=self.metrics, directory=directory
         )
 
-    def visit(self) -> Visit:
+    def visit(self, route: str = COMPLETIONS) -> Visit:
         """Return the visit of a request that came 2 seconds ago."""
-        return Visit(self.parts, "req-1", asyncio.get_running_loop().time() - 2, {})
+        return Visit(self.parts, "req-1", asyncio.get_running_loop().time() - 2, {}, route)
 
     def lines(self) -> list[dict[str, Any]]:
         """Close the log and return what it holds."""
@@ -60,13 +59,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     found = Desk(tmp_path / "log")
     yield found
     found.close()
-
-
-def asking(method: str = "POST", route: str = COMPLETIONS) -> web.Request:
-    request = make_mocked_request(method, "/any")
-    found: Any = SimpleNamespace(route=SimpleNamespace(name=route))
-    request._match_info = found
-    return request
 
 
 def know(visit: Visit, *, reservation: Any = None, taken: bool = True) -> None:
@@ -136,10 +128,10 @@ async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
 
 
 async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
-    record_refused(asking("GET", "models"), desk.visit(), 401, "invalid_api_key")
+    record_refused(make_mocked_request("GET", "/any"), desk.visit("models"), 401, "invalid_api_key")
     left = desk.visit()
     know(left, reservation=reserved(), taken=False)  # its call was never taken
-    record_refused(asking(), left, 499, "client_gone")
+    record_refused(make_mocked_request("POST", "/any"), left, 499, "client_gone")
     lines = desk.lines()
     for line in lines:
         assert 2_000 <= line.pop("duration_ms") < 60_000
@@ -157,7 +149,7 @@ async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
 async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None:
     visit = desk.visit()
     know(visit, reservation=reserved())
-    record_refused(asking(), visit, 502, "upstream_broken")
+    record_refused(make_mocked_request("POST", "/any"), visit, 502, "upstream_broken")
     assert desk.lines() == []
     assert b"nexus_requests_total{" not in desk.metrics.render()[0]
 

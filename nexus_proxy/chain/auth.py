@@ -21,7 +21,7 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
     key = _find(visit.parts.directory, request.headers.getall(hdrs.AUTHORIZATION, ()))
     if key is not None:
         visit.key = key
-    elif request.match_info.route.name is not None:
+    elif visit.route is not None:
         raise InvalidKey("Incorrect API key provided. Send it as 'Authorization: Bearer sk-ai-nexus-…'.")
     return await handler(request)
 

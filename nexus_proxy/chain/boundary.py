@@ -13,6 +13,8 @@ from nexus_proxy.appkeys import PARTS, VISIT, Visit
 from nexus_proxy.errors import ClientGone, InvalidHttp, MethodNotAllowed, NexusError, NotFound, ShuttingDown
 from nexus_proxy.record import record_refused
 
+_SPOKEN = (HttpVersion11, HttpVersion10)
+
 
 @web.middleware
 async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -20,9 +22,9 @@ async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = new_request_id()
     headers = first_headers(request_id)
     parts = request.app[PARTS]
-    visit = request[VISIT] = Visit(parts, request_id, parts.loop.time(), headers)
+    visit = request[VISIT] = Visit(parts, request_id, parts.loop.time(), headers, request.match_info.route.name)
     try:
-        if request.version not in (HttpVersion10, HttpVersion11):
+        if request.version not in _SPOKEN:
             raise InvalidHttp("This server speaks HTTP/1.1.")  # trap: aiohttp takes any version, and answers in it
         if parts.readiness.shutting_down:
             raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)

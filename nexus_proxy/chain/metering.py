@@ -16,8 +16,7 @@ from nexus_proxy.appkeys import COMPLETIONS, VISIT, Call, Visit
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.places import Places
-from nexus_proxy.core.pricing import bound_nano
+from nexus_proxy.core.pricing import Price, bound_nano
 from nexus_proxy.core.requests import Outgoing, parse_chat, prepare
 from nexus_proxy.core.settlement import Ending, EndState
 from nexus_proxy.errors import (
@@ -27,6 +26,7 @@ from nexus_proxy.errors import (
     ClientGone,
     InsufficientBalance,
     InvalidHttp,
+    NexusError,
     Overloaded,
     RequestTimeout,
     RequestTooLarge,
@@ -43,17 +43,18 @@ OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what i
 @web.middleware
 async def metering(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Hold money durably, lend the exchange to the handler; the exchange settles, not this task."""
-    if request.match_info.route.name != COMPLETIONS:
-        return await handler(request)
     visit = request[VISIT]
-    parts = visit.parts
-    server, bodies, taken = parts.config.server, parts.bodies, 0
+    if visit.route != COMPLETIONS:
+        return await handler(request)
+    server, bodies = visit.parts.config.server, visit.parts.bodies
+    size = _check_head(request, server.limits.body_bytes)
+    if not bodies.enter(size):
+        raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
     try:
-        size = _check_head(request, server.limits.body_bytes)
-        taken = _take(bodies, size)
         raw = await _read_body(request, size, server.timeouts.client_body_s)
-        bodies.leave(taken - len(raw))  # a chunked body was taken for the largest that it could be
-        taken = len(raw)
+        if len(raw) < size:  # a chunked body was taken for the largest that it could be
+            bodies.leave(size - len(raw))
+            size = len(raw)
         _check_open(visit)
         if len(raw) < OFF_LOOP_BYTES:
             visit.model, visit.outgoing = _understand(visit, raw)
@@ -62,7 +63,7 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
         del raw
         return await _hold_and_lend(request, handler, visit)
     finally:
-        bodies.leave(taken)
+        bodies.leave(size)
 
 
 def _check_head(request: web.Request, most: int) -> int:
@@ -71,14 +72,16 @@ def _check_head(request: web.Request, most: int) -> int:
     if length is not None and length > most:
         raise RequestTooLarge(f"The body is larger than {most} bytes.")
     headers = request.headers
-    if headers.get(hdrs.TRANSFER_ENCODING, "chunked").strip().lower() != "chunked":
+    transfer = headers.get(hdrs.TRANSFER_ENCODING)
+    if transfer is not None and transfer.strip().lower() != "chunked":
         raise InvalidHttp("The only transfer coding is 'chunked'.")
     # Trap: `request.content_type` is the parser of e-mail headers, which a long value keeps busy for half a second.
     if headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
     # Trap: with its own decompression aiohttp answers a bad coding with 500, and a good one unpacks without a limit.
-    if any(coding.strip().lower() != "identity" for coding in headers.getall(hdrs.CONTENT_ENCODING, ())):
-        raise UnsupportedMediaType("An encoded body is not accepted.")
+    for coding in headers.getall(hdrs.CONTENT_ENCODING, ()):
+        if coding.strip().lower() != "identity":
+            raise UnsupportedMediaType("An encoded body is not accepted.")
     return most if length is None else length
 
 
@@ -87,18 +90,12 @@ def _check_open(visit: Visit) -> None:
         raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
 
 
-def _take(bodies: Places, size: int) -> int:
-    if not bodies.enter(size):
-        raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
-    return size
-
-
 async def _read_body(request: web.Request, most: int, timeout_s: float) -> bytes:
     """Read the body. RequestTooLarge at the limit, RequestTimeout, ClientGone, InvalidHttp."""
     # Trap: aiohttp says `100 Continue` before any middleware has seen the request; here the key and the size are known.
-    expects = request.version >= HttpVersion11 and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-    if expects and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    expected = request.headers.get(hdrs.EXPECT)
+    if expected is not None and expected.lower() == "100-continue" and request.version >= HttpVersion11:
+        _continue(request)
     content = request.content
     try:
         if content.is_eof():
@@ -122,6 +119,11 @@ async def _read_body(request: web.Request, most: int, timeout_s: float) -> bytes
         raise InvalidHttp("The request's body is not framed as HTTP/1.1 asks.") from error
 
 
+def _continue(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 def _understand(visit: Visit, raw: bytes) -> tuple[Model, Outgoing]:
     chat = parse_chat(raw)
     model = visit.parts.config.find_model(visit.caller.models, chat.model)
@@ -131,11 +133,26 @@ def _understand(visit: Visit, raw: bytes) -> tuple[Model, Outgoing]:
 async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -> web.StreamResponse:
     model = visit.model
     assert model is not None
-    upstream = visit.parts.upstreams[model.provider]
+    parts = visit.parts
+    upstream = parts.upstreams[model.provider]
     upstream.enter()
     call: Call | None = None
     try:
-        reservation = await _hold(visit, model)
+        opened_ms = now_ms()
+        price = model.tariff.price_at(opened_ms)
+        hold = _hold(visit, model, price, opened_ms)
+        outcome = await parts.ledger.hold(hold)
+        if not isinstance(outcome, Held):
+            raise _denied(outcome, parts.config.currency)
+        reservation = Reservation(
+            parts.ledger,
+            hold,
+            price,
+            loop=parts.loop,
+            opened=visit.started,
+            commit_s=parts.config.server.timeouts.commit_s,
+            on_settled=functools.partial(record_settlement, parts),
+        )
         visit.call = call = Call(model, upstream, reservation)
         _check_open(visit)  # whoever waited in the ledger while the server began to end is sent elsewhere
         return await handler(request)
@@ -144,7 +161,7 @@ async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -
             upstream.leave()
         elif not call.taken:
             upstream.leave()
-            ending = visit.parts.readiness.shutting_down
+            ending = parts.readiness.shutting_down
             call.reservation.settle(_NOTHING_HAPPENED, status=ShuttingDown.status if ending else ClientGone.status)
 
 
@@ -153,12 +170,11 @@ _NOTHING_HAPPENED = Ending(
 )
 
 
-async def _hold(visit: Visit, model: Model) -> Reservation:
-    key, parts, outgoing = visit.caller, visit.parts, visit.outgoing
+def _hold(visit: Visit, model: Model, price: Price, opened_ms: int) -> Hold:
+    key, outgoing = visit.caller, visit.outgoing
     assert outgoing is not None
-    opened_ms = now_ms()
-    price = model.tariff.price_at(opened_ms)
-    hold = Hold(
+    input_bound, output_bound = outgoing.input_bound, outgoing.output_bound
+    return Hold(
         request_id=visit.request_id,
         account_id=key.account.account_id,
         key_id=key.key_id,
@@ -167,29 +183,15 @@ async def _hold(visit: Visit, model: Model) -> Reservation:
         upstream_model=model.upstream,
         streamed=outgoing.stream,
         price_id=price.price_id,
-        hold_nano=bound_nano(price.tiers, outgoing.input_bound, outgoing.output_bound),
-        input_bound=outgoing.input_bound,
-        output_bound=outgoing.output_bound,
+        hold_nano=bound_nano(price.tiers, input_bound, output_bound),
+        input_bound=input_bound,
+        output_bound=output_bound,
         opened_ms=opened_ms,
     )
-    config, ledger = parts.config, parts.ledger
-    match await ledger.hold(hold):
-        case Held():
-            commit_s = config.server.timeouts.commit_s
-            on_settled = functools.partial(record_settlement, parts)
-            return Reservation(
-                ledger,
-                hold,
-                price,
-                loop=parts.loop,
-                opened=visit.started,
-                commit_s=commit_s,
-                on_settled=on_settled,
-            )
-        case Short() as short:
-            raise _short(short, config.currency)
-        case Suspended():
-            raise AccountSuspended(SUSPENDED)
+
+
+def _denied(outcome: Short | Suspended, currency: str) -> NexusError:
+    return AccountSuspended(SUSPENDED) if isinstance(outcome, Suspended) else _short(outcome, currency)
 
 
 def _short(short: Short, currency: str) -> InsufficientBalance | BalanceHeld:

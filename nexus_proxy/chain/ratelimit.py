@@ -29,14 +29,13 @@ async def ratelimit(request: web.Request, handler: Handler) -> web.StreamRespons
     if key.rpm is not None:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))
     limiter, now_ns = parts.limiter, time.monotonic_ns()
-    headers = visit.headers
-    if account.suspended or request.match_info.route.name != COMPLETIONS:
-        _write(headers, await limiter.look(limits, now_ns))
+    if account.suspended or visit.route != COMPLETIONS:
+        _write(visit.headers, await limiter.look(limits, now_ns))
         if account.suspended:
             raise AccountSuspended(SUSPENDED)
         return await handler(request)
     verdict = await limiter.admit(limits, now_ns)
-    _write(headers, verdict.standing)
+    _write(visit.headers, verdict.standing)
     if isinstance(verdict, Refused):
         parts.metrics.rate_limited()
         raise RateLimited(
@@ -47,15 +46,15 @@ async def ratelimit(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _write(headers: dict[str, str], standing: Standing) -> None:
-    headers["x-ratelimit-limit-requests"] = str(standing.limit)
-    headers["x-ratelimit-remaining-requests"] = str(standing.remaining)
-    headers["x-ratelimit-reset-requests"] = format_duration(standing.reset_ns)
+    limit, remaining, reset_ns = standing
+    headers["x-ratelimit-limit-requests"] = f"{limit}"
+    headers["x-ratelimit-remaining-requests"] = f"{remaining}"
+    headers["x-ratelimit-reset-requests"] = format_duration(reset_ns)
 
 
 def format_duration(ns: int) -> str:
     """Write a duration as OpenAI does: `0s`, `350ms`, `6s`, `1m0s`. Rounded up to a millisecond, or second from 1 s."""
-    ms = ceil_div(ns, 1_000_000)
-    if 0 < ms < 1000:
-        return f"{ms}ms"
-    minutes, seconds = divmod(ceil_div(ms, 1000), 60)
+    if 0 < ns <= 999_000_000:
+        return f"{ceil_div(ns, 1_000_000)}ms"
+    minutes, seconds = divmod(ceil_div(ns, 1_000_000_000), 60)
     return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

@@ -24,7 +24,7 @@ def request(row: AccountRow | LedgerError) -> web.Request:
     parts: Any = SimpleNamespace(config=SimpleNamespace(currency="CNY"), reader=SimpleNamespace(account=account))
     key: Any = SimpleNamespace(account=SimpleNamespace(account_id=7))
     found = make_mocked_request("GET", "/")
-    found[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
+    found[VISIT] = Visit(parts, "req-1", 0.0, {}, "balance", key)
     return found
 
 

@@ -24,7 +24,7 @@ def request(allowed: frozenset[str] | None, model: str = "") -> web.Request:
     parts: Any = SimpleNamespace(config=replace(load(None, {}), models=MODELS))
     key: Any = SimpleNamespace(models=allowed)
     found = make_mocked_request("GET", "/", match_info={"id": model})
-    found[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
+    found[VISIT] = Visit(parts, "req-1", 0.0, {}, "models", key)
     return found
 
 
@@ -72,7 +72,7 @@ async def test_models_of_the_catalogue_are_listed_as_clients_expect_them(tmp_pat
 
     def asked(model: str) -> web.Request:
         made = make_mocked_request("GET", "/", match_info={"id": model})
-        made[VISIT] = Visit(parts, "req-1", 0.0, {}, key)
+        made[VISIT] = Visit(parts, "req-1", 0.0, {}, "models", key)
         return made
 
     listed = json_of(await list_models(asked("")))["data"]
