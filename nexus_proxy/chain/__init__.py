@@ -7,9 +7,10 @@ metering   is it sound, what can it cost, and is that set aside durably
 forward    the call to the provider; the answer on its way to the client
 """
 
-import functools
+from collections.abc import Awaitable
 
-from aiohttp.typedefs import Handler
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from nexus_proxy.chain.auth import auth
 from nexus_proxy.chain.boundary import boundary
@@ -25,5 +26,12 @@ __all__ = ["CHAIN", "compose", "forward"]
 def compose(handler: Handler) -> Handler:
     """Put a handler behind all stages, once: an application does it anew for each request."""
     for stage in reversed(CHAIN):
-        handler = functools.partial(stage, handler=handler)
+        handler = _before(handler, stage)
     return handler
+
+
+def _before(handler: Handler, stage: Middleware) -> Handler:
+    def proceed(request: web.Request) -> Awaitable[web.StreamResponse]:
+        return stage(request, handler)
+
+    return proceed
