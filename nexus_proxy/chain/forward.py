@@ -25,14 +25,14 @@ async def forward(request: web.Request) -> web.StreamResponse:
     assert call is not None
     outgoing, visit.outgoing = visit.outgoing, None  # it is the exchange's now, to let go of when it was heard
     assert outgoing is not None
-    config = parts.config
+    server = parts.config.server
     exchange = Exchange(
         call.upstream,
         call.model,
         outgoing,
         call.reservation,
-        timeouts=config.server.timeouts,
-        limits=config.server.limits,
+        timeouts=server.timeouts,
+        limits=server.limits,
         drains=parts.drains,
     )
     del outgoing

@@ -72,16 +72,11 @@ def parse_chat(raw: bytes) -> ChatRequest:
     if None in body.values():
         body = {name: value for name, value in body.items() if value is not None}
     check_parameters(body)
-    stream = body.get("stream", False)
+    stream, n = body.get("stream", False), body.get("n", 1)
     options = body.get("stream_options")
-    return ChatRequest(
-        model=body["model"],
-        stream=stream,
-        include_usage=options is not None and options.get("include_usage") is True,
-        n=body.get("n", 1),
-        output_limit=body.get("max_tokens", body.get("max_completion_tokens")),
-        body=body,
-    )
+    include_usage = options is not None and options.get("include_usage") is True
+    output_limit = body["max_tokens"] if "max_tokens" in body else body.get("max_completion_tokens")
+    return ChatRequest(body["model"], stream, include_usage, n, output_limit, body)
 
 
 def prepare(request: ChatRequest, model: Model) -> Outgoing:
@@ -107,18 +102,13 @@ def prepare(request: ChatRequest, model: Model) -> Outgoing:
         data = orjson.dumps(body)
     except orjson.JSONEncodeError:  # it writes 254 levels and reads 1,024
         raise InvalidJson("The body is nested too deep.") from None
-    media_tokens, bound = model.media_tokens, model.context
+    images, media_tokens, input_bound = prompt.images, model.media_tokens, model.context
     if prompt.others == 0 and _FILE_REFERENCE not in data:
-        size = len(data) - prompt.payload_bytes + again + prompt.images * media_tokens + model.template_tokens
-        bound = min(bound, size)
-    return Outgoing(
-        body=data,
-        stream=request.stream,
-        usage_injected=inject,
-        input_bound=bound,
-        output_bound=request.n * (limit + thinking),
-        prompt_estimate=-(-prompt.text_bytes // 4) + (prompt.images + prompt.others) * media_tokens,
-    )
+        size = len(data) - prompt.payload_bytes + again + images * media_tokens + model.template_tokens
+        input_bound = min(input_bound, size)
+    output_bound = request.n * (limit + thinking)
+    prompt_estimate = -(-prompt.text_bytes // 4) + (images + prompt.others) * media_tokens
+    return Outgoing(data, request.stream, inject, input_bound, output_bound, prompt_estimate)
 
 
 def _set_limit(body: dict[str, Any], limit: int | None, model: Model) -> int:

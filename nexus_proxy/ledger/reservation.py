@@ -90,27 +90,30 @@ class Reservation:
         """Decide and post what the ending is charged; only the first call does. `first_byte` is the loop's time."""
         if self.verdict is not None:
             return self.verdict
-        self.verdict = verdict = decide(ending, self.price, self.hold.hold_nano)
-        if verdict.usage is not None and verdict.usage.flagged:
+        hold, opened, now = self.hold, self._opened, self._loop.time()
+        self.verdict = verdict = decide(ending, self.price, hold.hold_nano)
+        end_state, usage_source, usage, charge_nano, cost_nano = verdict
+        if usage is not None and usage.flagged:
             flags = (*flags, "usage_flagged")
-        now = self._loop.time()
-        self._future = self._writer.settle(
-            Settle(
-                request_id=self.hold.request_id,
-                end_state=verdict.end_state,
-                usage_source=verdict.usage_source,
-                usage=verdict.usage,
-                charge_nano=verdict.charge_nano,
-                cost_nano=verdict.cost_nano,
-                status=status,
-                closed_ms=self.hold.opened_ms + int((now - self._held_at) * 1000),
-                first_byte_ms=None if first_byte is None else int((first_byte - self._opened) * 1000),
-                duration_ms=int((now - self._opened) * 1000),
-                flags=" ".join(flags),
-                estimator=ESTIMATOR_VERSION if verdict.usage_source is UsageSource.ESTIMATED else None,
-            )
+        closed_ms = hold.opened_ms + int((now - self._held_at) * 1000)
+        first_byte_ms = None if first_byte is None else int((first_byte - opened) * 1000)
+        duration_ms = int((now - opened) * 1000)
+        operation = Settle(
+            hold.request_id,
+            end_state,
+            usage_source,
+            usage,
+            charge_nano,
+            cost_nano,
+            status,
+            closed_ms,
+            first_byte_ms,
+            duration_ms,
+            " ".join(flags),
+            ESTIMATOR_VERSION if usage_source is UsageSource.ESTIMATED else None,
         )
-        self._future.add_done_callback(self._landed)
+        self._future = future = self._writer.settle(operation)
+        future.add_done_callback(self._landed)
         return verdict
 
     def when_durable(self, told: Callable[[NexusError | None], None]) -> None:
