@@ -27,11 +27,13 @@ async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _find(directory: Directory, values: "list[str] | tuple[()]") -> Key | None:
-    if len(values) == 1:
-        scheme, _, secret = values[0].partition(" ")
-        secret = secret.strip()
-        if scheme.lower() == "bearer" and is_well_formed(secret):
-            key = directory.find(hash_key(secret))
-            if key is not None and not key.revoked and (key.expires_ms is None or key.expires_ms > now_ms()):
-                return key
-    return None
+    if len(values) != 1:
+        return None
+    scheme, _, secret = values[0].partition(" ")
+    secret = secret.strip()
+    if scheme.lower() != "bearer" or not is_well_formed(secret):
+        return None
+    key = directory.find(hash_key(secret))
+    if key is None or key.revoked or (key.expires_ms is not None and key.expires_ms <= now_ms()):
+        return None
+    return key

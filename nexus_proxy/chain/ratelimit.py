@@ -56,5 +56,5 @@ def format_duration(ns: int) -> str:
     """Write a duration as OpenAI does: `0s`, `350ms`, `6s`, `1m0s`. Rounded up to a millisecond, or second from 1 s."""
     if 0 < ns <= 999_000_000:
         return f"{ceil_div(ns, 1_000_000)}ms"
-    minutes, seconds = divmod(ceil_div(ns, 1_000_000_000), 60)
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+    seconds = ceil_div(ns, 1_000_000_000)
+    return f"{seconds // 60}m{seconds % 60}s" if seconds >= 60 else f"{seconds}s"
