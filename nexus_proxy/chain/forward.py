@@ -43,9 +43,11 @@ async def forward(request: web.Request) -> web.StreamResponse:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
     call.taken = True
     parts.supervisor.start(exchange, functools.partial(_over, request.method, visit))
+    over = False
     try:
         opening = await exchange.opening
         if opening.whole is not None:
+            over = True  # an exchange opens with a whole answer when it is settled, and ends with that
             return _whole(visit, opening)
         relay = _Relay(request, visit.headers, opening)
         await relay.prepare(request)
@@ -54,7 +56,8 @@ async def forward(request: web.Request) -> web.StreamResponse:
         return relay
     finally:
         protocol.watcher = None
-        exchange.client_left()  # nothing, if the answer is out
+        if not over:
+            exchange.client_left()  # nothing, if the answer is out
         del exchange  # the error that it raised here holds this frame, and it holds the error
 
 
