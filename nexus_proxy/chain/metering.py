@@ -14,6 +14,7 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from nexus_proxy.appkeys import COMPLETIONS, VISIT, Call, Visit
 from nexus_proxy.clock import now_ms
+from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.pricing import Price, bound_nano
@@ -33,11 +34,13 @@ from nexus_proxy.errors import (
     ShuttingDown,
     UnsupportedMediaType,
 )
+from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.record import record_settlement
 
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop
+_JSON = "application/json"
 
 
 @web.middleware
@@ -46,7 +49,8 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
     visit = request[VISIT]
     if visit.route != COMPLETIONS:
         return await handler(request)
-    server, bodies = visit.parts.config.server, visit.parts.bodies
+    parts = visit.parts
+    server, bodies = parts.config.server, parts.bodies
     size = _check_head(request, server.limits.body_bytes)
     if not bodies.enter(size):
         raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
@@ -55,11 +59,12 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
         if len(raw) < size:  # a chunked body was taken for the largest that it could be
             bodies.leave(size - len(raw))
             size = len(raw)
-        _check_open(visit)
+        if parts.readiness.shutting_down:
+            raise _shutting_down()
         if len(raw) < OFF_LOOP_BYTES:
-            visit.model, visit.outgoing = _understand(visit, raw)
+            visit.model, visit.outgoing = _understand(parts.config, visit.caller, raw)
         else:
-            visit.model, visit.outgoing = await asyncio.to_thread(_understand, visit, raw)
+            visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
         del raw
         return await _hold_and_lend(request, handler, visit)
     finally:
@@ -76,7 +81,8 @@ def _check_head(request: web.Request, most: int) -> int:
     if transfer is not None and transfer.strip().lower() != "chunked":
         raise InvalidHttp("The only transfer coding is 'chunked'.")
     # Trap: `request.content_type` is the parser of e-mail headers, which a long value keeps busy for half a second.
-    if headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0].strip().lower() != "application/json":
+    kind = headers.get(hdrs.CONTENT_TYPE, "")
+    if kind != _JSON and kind.partition(";")[0].strip().lower() != _JSON:
         raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
     # Trap: with its own decompression aiohttp answers a bad coding with 500, and a good one unpacks without a limit.
     for coding in headers.getall(hdrs.CONTENT_ENCODING, ()):
@@ -85,9 +91,8 @@ def _check_head(request: web.Request, most: int) -> int:
     return most if length is None else length
 
 
-def _check_open(visit: Visit) -> None:
-    if visit.parts.readiness.shutting_down:
-        raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
 
 
 async def _read_body(request: web.Request, most: int, timeout_s: float) -> bytes:
@@ -124,9 +129,9 @@ def _continue(request: web.Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def _understand(visit: Visit, raw: bytes) -> tuple[Model, Outgoing]:
+def _understand(config: Config, key: Key, raw: bytes) -> tuple[Model, Outgoing]:
     chat = parse_chat(raw)
-    model = visit.parts.config.find_model(visit.caller.models, chat.model)
+    model = config.find_model(key.models, chat.model)
     return model, prepare(chat, model)
 
 
@@ -154,7 +159,8 @@ async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -
             on_settled=functools.partial(record_settlement, parts),
         )
         visit.call = call = Call(model, upstream, reservation)
-        _check_open(visit)  # whoever waited in the ledger while the server began to end is sent elsewhere
+        if parts.readiness.shutting_down:
+            raise _shutting_down()  # whoever waited in the ledger while the server began to end is sent elsewhere
         return await handler(request)
     finally:
         if call is None:

@@ -81,15 +81,16 @@ def parse_chat(raw: bytes) -> ChatRequest:
 
 def prepare(request: ChatRequest, model: Model) -> Outgoing:
     """Write the body for the provider and bound its tokens. InvalidJson, InvalidParameter, UnsupportedParameter."""
+    _, stream, include_usage, n, limit, given = request
     dialect = model.dialect
-    refuse_price_changes(request.body, model.allowed_parameters)
+    refuse_price_changes(given, model.allowed_parameters)
     if dialect.barred_parameters:
-        refuse_barred(request.body, dialect.barred_parameters, model.allowed_parameters)
-    body = {**request.body, "model": model.upstream}
-    limit = _set_limit(body, request.output_limit, model)
+        refuse_barred(given, dialect.barred_parameters, model.allowed_parameters)
+    body = {**given, "model": model.upstream}
+    limit = _set_limit(body, limit, model)
     if model.send_temperature and "temperature" not in body:
         body["temperature"] = TEMPERATURE_DEFAULT
-    inject = request.stream and dialect.ask_usage and not request.include_usage
+    inject = stream and dialect.ask_usage and not include_usage
     if inject:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     prompt = _measure(body["messages"])
@@ -106,9 +107,9 @@ def prepare(request: ChatRequest, model: Model) -> Outgoing:
     if prompt.others == 0 and _FILE_REFERENCE not in data:
         size = len(data) - prompt.payload_bytes + again + images * media_tokens + model.template_tokens
         input_bound = min(input_bound, size)
-    output_bound = request.n * (limit + thinking)
+    output_bound = n * (limit + thinking)
     prompt_estimate = -(-prompt.text_bytes // 4) + (images + prompt.others) * media_tokens
-    return Outgoing(data, request.stream, inject, input_bound, output_bound, prompt_estimate)
+    return Outgoing(data, stream, inject, input_bound, output_bound, prompt_estimate)
 
 
 def _set_limit(body: dict[str, Any], limit: int | None, model: Model) -> int:
