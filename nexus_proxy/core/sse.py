@@ -56,6 +56,11 @@ class LineSplitter:
             self.rest += lines.pop()
         return lines
 
+    @property
+    def at_start(self) -> bool:
+        """The next byte begins a line."""
+        return not (self.rest or self._after_cr)
+
     def forget(self) -> bytes:
         """Return the incomplete line and forget it; the next line that comes out is what followed."""
         rest = bytes(self.rest)

@@ -5,16 +5,19 @@ Strategy: lines make blocks, a block with data is an event. There are two ways t
 those before it, because an error there is not relayed; so is every event where the one that our `include_usage` caused
 must be removed. In either way the line `data: [DONE]` never leaves before `release`, nor do the bytes at the start of a
 line that could still become it.
-A block of more than EVENT_BYTES_MAX passes unparsed, and is counted as output, byte for byte.
+A block of more than EVENT_BYTES_MAX passes unparsed, and is counted as output, byte for byte. Whole events that differ
+from one that was read in nothing but their text are told by their `Mould`, and pass as they are.
 """
 
 from typing import Any
 
 from nexus_proxy.core.answer import CHOICES, Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.mould import Mould, mould_of
 from nexus_proxy.core.sse import BOM, COLON, CR, DONE, LF, LineSplitter, might_be_done
 
 EVENT_BYTES_MAX = 1 << 20  # a longer event passes unparsed
+MOULD_EVERY_BYTES = 64  # of output: a mould costs as much as a few events that are read
 
 
 class SseTap(Answer):
@@ -31,8 +34,11 @@ class SseTap(Answer):
         "_kept",
         "_kept_size",
         "_long",
+        "_mould",
+        "_mould_due",
         "_name",
         "_opening",
+        "_ready",
         "_released",
         "_sent",
         "_size",
@@ -69,6 +75,9 @@ class SseTap(Answer):
         self._ended = False
         self._released = False
         self._boundary: bool | None = None  # once it is final: what `at_boundary` says
+        self._mould: Mould | None = None  # of the last event that has one
+        self._mould_due = 0  # the output from which on another one is looked for
+        self._ready: Mould | None = None  # the same, while nothing is kept back and an event can begin
 
     # --- what the exchange asks -----------------------------------------------------------------------------------
 
@@ -106,6 +115,17 @@ class SseTap(Answer):
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the body as they come; return what the client may have now."""
+        ready = self._ready
+        if ready is not None and (said := ready.said(data)) and len(data) <= EVENT_BYTES_MAX:
+            self.output_bytes += said
+            return data
+        out = self._feed(data)
+        # What follows can be known by its mould if it begins an event, and nothing before it is in hand.
+        clear = not (self._block or self._tail or self.done or self._released or self.refusal)
+        self._ready = self._mould if clear and self._splitter.at_start else None
+        return out
+
+    def _feed(self, data: bytes) -> bytes:
         if not data or self.refusal is not None:
             return b""
         if self._released:
@@ -165,6 +185,7 @@ class SseTap(Answer):
 
     def release(self) -> bytes:
         """Return everything that is kept back, for the client; from now on `feed` keeps nothing back."""
+        self._ready = None
         if self.done:
             rest = b"".join(self._kept)
             self._kept.clear()
@@ -273,7 +294,7 @@ class SseTap(Answer):
 
     def _end_block(self, blank: bytes, out: list[bytes]) -> bool:
         """The block is whole: read its event and let it go. True if it was removed instead."""
-        removed = bool(self._data) and self._event()
+        removed = bool(self._data) and self._event(blank)
         if self.refusal is not None:
             out.clear()
             self._kept.clear()
@@ -296,7 +317,7 @@ class SseTap(Answer):
         self._whole = self._opening or self._drop
         return removed
 
-    def _event(self) -> bool:
+    def _event(self, blank: bytes) -> bool:
         """Read an event. True if it is not for the client: a refusal, or the usage that only we asked for."""
         # Line ends and leading blanks stay in: between JSON's tokens they mean nothing, within a string they are wrong.
         payload = self._data[0][5:] if len(self._data) == 1 else b"".join([line[5:] for line in self._data])
@@ -316,7 +337,19 @@ class SseTap(Answer):
         reports = self.read(found)
         if not (self.output_bytes or reports) and is_unread(found, payload):
             self._unread += len(payload)
+        if not reports and self.output_bytes >= self._mould_due:
+            self._look_for_mould(found, blank)
         return reports and self._drop and found.get("choices") == []
+
+    def _look_for_mould(self, found: dict[str, Any], blank: bytes) -> None:
+        """See what the events that follow may have in common with this one."""
+        line = self._data[0]
+        if len(self._data) > 1 or self._name or not (line.endswith(b"\n") and blank.endswith(b"\n")):
+            return
+        event = line + blank
+        if self._mould is None or not self._mould.said(event):
+            self._mould = mould_of(event, 5, found, self._texts)
+            self._mould_due = self.output_bytes + MOULD_EVERY_BYTES
 
     def _terminate(self, lines: list[bytes], out: list[bytes]) -> None:
         """The line that ends the answer has begun: from here on everything waits."""
