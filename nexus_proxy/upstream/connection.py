@@ -1,13 +1,15 @@
 """One HTTP/1.1 connection to a provider, straight on llhttp.
 
 Strategy: the parser's callbacks go on to a sink without a task or a queue between, so a relayed event costs one
-callback. The response is believed only as far as its framing is clean: whatever llhttp refuses, a head that is too
-long and an end that comes early are all `on_broken`; bytes after the end are dropped and the connection with them.
-It has none of what makes a general client wrong for streams: no total timeout of five minutes, no limit of a hundred
-connections, no redirect followed with the credential, nothing decompressed.
+callback. A read that is one whole chunk, as an event mostly is, does not even need the parser: it stands between two
+chunks before it and behind it. The response is believed only as far as its framing is clean: whatever llhttp refuses,
+a head that is too long and an end that comes early are all `on_broken`; bytes after the end are dropped and the
+connection with them. It has none of what makes a general client wrong for streams: no total timeout of five minutes, no
+limit of a hundred connections, no redirect followed with the credential, nothing decompressed.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -18,7 +20,22 @@ CHUNK_FRAMING_BYTES = 20  # that a chunk may have for itself
 HEADERS_MAX = 256
 INTERIM_MAX = 8  # 1xx responses before the final one
 
+_CRLF = b"\r\n"
+
 Headers = list[tuple[bytes, bytes]]
+
+
+@functools.lru_cache(maxsize=4096)
+def chunk_head(size: int) -> bytes:
+    """Return the first line of a chunk that has so many bytes in all, as everybody writes it.
+
+    Nothing if there is no such chunk; the last one, which is empty, is none: its end is the parser's.
+    """
+    for digits in range(1, 9):
+        head = b"%x\r\n" % max(size - digits - 4, 0)
+        if len(head) == digits + 2 and not head.startswith(b"0"):
+            return head
+    return b""
 
 
 class Sink(Protocol):
@@ -45,6 +62,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_between",
         "_body",
         "_framing_bytes",
         "_head_over",
@@ -67,6 +85,7 @@ class Connection(asyncio.Protocol):
         self._parser: httptools.HttpResponseParser | None = None
         self._headers: Headers = []
         self._body: list[bytes] = []  # of the read in hand
+        self._between = False  # the parser has a chunk behind it, and nothing of the next one
         self._interim = 0
         self._head_over = False  # the final head is complete
         self._to_eof = False  # the body ends with the connection
@@ -85,7 +104,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._body.clear()
         self._interim = 0
-        self._head_over = self._to_eof = self.heard = self.reusable = False
+        self._between = self._head_over = self._to_eof = self.heard = self.reusable = False
         self._framing_bytes = 0
         if self._transport is None or self._transport.is_closing():
             self._break("the connection was closed")
@@ -117,6 +136,13 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        if self._between and self._sink is not None:
+            head = chunk_head(len(data))
+            if head and data.startswith(head) and data.endswith(_CRLF):
+                if self._framing_bytes:
+                    self._framing_bytes = max(self._framing_bytes + len(head) + 2 - CHUNK_FRAMING_BYTES, 0)
+                self._sink.on_body(data[len(head) : -2])
+                return
         if self._sink is None or self._parser is None:
             # Nothing was asked: a stray response or a notice before closing. Either way this line is not to be trusted.
             self.abort()
@@ -133,6 +159,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not a well-formed HTTP response ({type(error).__name__})")
             return
+        self._between = self._between and data.endswith(_CRLF)  # else the next one's first line has begun
         self._flush()
         self._framing_bytes = max(self._framing_bytes, 0)  # what small chunks did not use is no credit for later
         if self._sink is not None and self._framing_bytes > FRAMING_BYTES_MAX:
@@ -184,10 +211,15 @@ class Connection(asyncio.Protocol):
             if name == b"content-length" or (name == b"transfer-encoding" and value.lower().endswith(b"chunked")):
                 framed = True
         self._to_eof = not framed
-        self._sink.on_head(status, self._headers)
+        headers, self._headers = self._headers, []  # the answer may be long, and nobody asks for them again
+        self._sink.on_head(status, headers)
 
     def on_chunk_header(self) -> None:
+        self._between = False
         self._framing_bytes -= CHUNK_FRAMING_BYTES
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
 
     def on_body(self, data: bytes) -> None:
         self._framing_bytes -= len(data)
@@ -203,6 +235,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
+        self._between = False
         if not self._head_over:  # an interim response; the next one follows on the same parser
             self._interim += 1
             self._headers = []

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.upstream.connection import FRAMING_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, Connection, Headers
+from nexus_proxy.upstream.connection import FRAMING_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, Connection, Headers, chunk_head
 
 HEAD, BODY = b"POST /v1/chat/completions HTTP/1.1\r\n\r\n", b"{}"
 
@@ -424,3 +424,49 @@ def test_b12_a_connection_whose_request_is_not_written_out_is_not_used_again() -
     assert heard.ended == "end"
     assert not line.connection.reusable
     assert line.wire.closed
+
+
+PIECES = [
+    b"5\r\nhello\r\n", b"05\r\nhello\r\n", b"A\r\n0123456789\r\n", b"a\r\n0123456789\r\n",
+    b"10\r\n0123456789abcdef\r\n", b"1;a=b\r\nx\r\n", b"2\r\n\r\n\r\n", b"8\r\n1\r\nx\r\n0\r\n",
+    b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n", b"1\r\nxy\r\n", b"6\r\nhello\r\n", b"1", b"5\r\n", b"hello", b"\r\n", b"\r",
+    b"\n", b"+5\r\nhello\r\n", b" 5\r\nhello\r\n", b"-1\r\nx\r\n",
+]  # fmt: skip
+
+
+@given(chunks=st.lists(st.sampled_from(PIECES), max_size=8), joined=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_a_read_that_is_one_chunk_comes_to_what_the_parser_makes_of_it(chunks: list[bytes], joined: list[bool]) -> None:
+    pieces = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
+    for chunk, join in zip(chunks, joined, strict=False):
+        if join:
+            pieces[-1] += chunk
+        else:
+            pieces.append(chunk)
+    line, parsed = Line(), Line()
+    heard, right = line.ask(), parsed.ask()
+    for piece in pieces:
+        line.feed(piece)
+        parsed.connection._between = False  # it is not known, so that the parser is asked
+        parsed.feed(piece)
+        assert (heard.body, heard.ended) == (right.body, right.ended)
+        assert line.wire.aborted == parsed.wire.aborted
+        assert line.connection.reusable == parsed.connection.reusable
+        assert line.connection._framing_bytes == parsed.connection._framing_bytes
+
+
+@pytest.mark.parametrize("size", [1, 2, 15, 16, 17, 255, 256, 257, 4095, 4096, 65535, 65536, 262_144])
+def test_the_first_line_of_a_chunk_is_known_by_its_length(size: int) -> None:
+    head = b"%x\r\n" % size
+    assert chunk_head(len(head) + size + 2) == head
+    assert chunk_head(5) == b""  # of the last chunk
+    assert chunk_head(21) == b""  # of none
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_any_piece_behind_a_chunk_comes_to_what_the_parser_makes_of_it(piece: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    apart, together = Line(), Line()
+    heard, right = apart.ask(), together.ask()
+    apart.feed(head, piece)
+    together.feed(head + piece)
+    assert (heard.body, heard.ended) == (right.body, right.ended)
