@@ -104,6 +104,7 @@ class _Relay(web.StreamResponse):
     def begin(self, exchange: Exchange) -> None:
         """Send the head and let the exchange write."""
         self._request.writer.send_headers()
+        self.headers.clear()  # they are out; the stream may be open for long
         self._transport = self._request.transport
         if self._transport is None:
             self.over.set_result(None)

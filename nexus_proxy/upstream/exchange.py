@@ -237,8 +237,9 @@ class Exchange:
 
     def on_head(self, status: int, headers: Headers) -> None:
         self._status = status
-        if len(self._outgoing.body) > LARGE_BODY_BYTES:
-            self._outgoing = self._outgoing._replace(body=b"")  # it was heard, so it is not sent again
+        if self._outgoing.stream or len(self._outgoing.body) > LARGE_BODY_BYTES:
+            # It was heard, so it is not sent again; a small one goes soon, unless the answer is a stream.
+            self._outgoing = self._outgoing._replace(body=b"")
         if status != 200:
             self._retry_after = retry_after_ns(headers)
             self._grace = self._loop.call_later(END_GRACE_S, self._finish, Cause.REFUSED)  # why may follow, or never
