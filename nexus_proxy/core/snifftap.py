@@ -165,6 +165,8 @@ class SniffTap:
         self._sniffing, self._held = False, b""
         if streams is not self._tap.streams:
             self._tap = self._make(streams)
+        if isinstance(self._tap, SseTap) and not self._line:
+            self._tap.follow(b" ")  # which blanks they were changes nothing: no field begins with any
 
     def _make(self, streams: bool) -> JsonTap | SseTap:
         if streams:

@@ -113,6 +113,11 @@ class SseTap(Answer):
 
     # --- bytes ----------------------------------------------------------------------------------------------------
 
+    def follow(self, head: bytes) -> None:
+        """Begin within a line: the client has its head already."""
+        self._splitter.rest += head
+        self._sent = len(head)
+
     def feed(self, data: bytes) -> bytes:
         """Take bytes of the body as they come; return what the client may have now."""
         ready = self._ready

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.core.dialect import Dialect
@@ -275,10 +275,14 @@ def test_b42_white_space_goes_out_before_it_is_known_what_comes() -> None:
         tap = make_tap(content_type, PLAIN, drop_usage_event=False)
         tap.feed(b"\n" + ERROR)
         assert tap.refusal is not None
-        within = make_tap("", PLAIN, drop_usage_event=False)
-        within.feed(b" ")
+    for content_type in ("", "text/event-stream"):
+        within = make_tap(content_type, PLAIN, drop_usage_event=False)
+        assert within.feed(b" ") == b" "
         within.feed(ERROR)
-        assert not within.streams
+        within.end()
+        assert within.streams == bool(content_type)
+        assert within.refusal is None  # within a line no field begins
+        assert within.error is None
 
 
 @pytest.mark.parametrize(
@@ -318,6 +322,7 @@ PIECES = [
 @given(
     st.lists(st.sampled_from(PIECES), max_size=6), st.lists(st.integers(0, 200), max_size=5), st.sampled_from(UNTOLD)
 )
+@example(parts=[b" ", chunk()], at=[1], content_type="")
 def test_b32_whatever_comes_no_byte_is_lost_and_no_cut_changes_what_it_is(
     parts: list[bytes], at: list[int], content_type: str
 ) -> None:
