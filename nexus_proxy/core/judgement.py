@@ -78,9 +78,13 @@ def usage_of(tap: Tap | None, outgoing: Outgoing) -> Usage | None:
 
 def ending_of(seen: Seen) -> Ending:
     """Return what the settlement is decided from."""
-    tap, cause = seen.tap, seen.cause
-    ended = cause in (Cause.ENDED, Cause.DONE)
+    tap, cause, outgoing = seen.tap, seen.cause, seen.outgoing
+    ended = cause is Cause.ENDED or cause is Cause.DONE
     complete = ended and tap is not None and tap.complete and tap.error is None
+    if complete and tap is not None and not seen.unread:  # as nearly all do: nothing about it is in doubt
+        state = EndState.CLIENT_GONE if seen.client_gone else EndState.COMPLETE
+        usage, estimate = usage_of(tap, outgoing), outgoing.prompt_estimate
+        return Ending(state, tap.began, True, usage, estimate, tap.output_bytes, False, tap.thought)
     # Part of a document is here; the client gets it, so an answer began.
     held = tap is not None and not tap.streams and tap.kept > 0 and cause not in (Cause.ENDED, Cause.REFUSED)
     began = tap is not None and cause is not Cause.REFUSED and (tap.began or held)
@@ -96,8 +100,8 @@ def ending_of(seen: Seen) -> Ending:
         end_state=_end_state(seen, complete=complete or whole or unjudged, began=began),
         began=began,
         complete=complete,
-        usage=usage_of(tap, seen.outgoing),
-        prompt_estimate=seen.outgoing.prompt_estimate,
+        usage=usage_of(tap, outgoing),
+        prompt_estimate=outgoing.prompt_estimate,
         output_bytes=output_bytes,
         whole=whole,
         thought=tap is not None and tap.thought,
@@ -117,14 +121,18 @@ def _end_state(seen: Seen, *, complete: bool, began: bool) -> EndState:
     return EndState.UPSTREAM_CUT if cut else EndState.UPSTREAM_ERROR
 
 
-def flags_of(seen: Seen) -> tuple[str, ...]:
-    """Return the words for the row of an exchange that somebody may want to look at."""
-    tap = seen.tap
+def flags_of(seen: Seen, ending: Ending) -> tuple[str, ...]:
+    """Return the words for the row of an exchange that somebody may want to look at.
+
+    `ending` is what `ending_of` made of it.
+    """
+    tap, cause = seen.tap, seen.cause
     if seen.echoed:
         return ("credential_echoed",)
-    if tap is not None and tap.usage is not None and usage_of(tap, seen.outgoing) is None:
+    if ending.usage is None and tap is not None and tap.usage is not None:
         return ("implausible_usage",)
+    if cause is Cause.ENDED or cause is Cause.DONE or cause is Cause.REFUSED or not seen.sent:
+        return ()
     # The provider has the request and may bill it, though nothing of an answer came and we charge nothing.
     began = tap is not None and (tap.began or seen.unread > 0)
-    unanswered = not began and seen.cause not in (Cause.ENDED, Cause.DONE, Cause.REFUSED)
-    return ("unknown_upstream_cost",) if seen.sent and unanswered else ()
+    return () if began else ("unknown_upstream_cost",)

@@ -410,7 +410,8 @@ class Exchange:
         elif self.error is None:
             self.error = fault_of(cause, tap, encoded=self._encoding is not None)
         seen = self._seen(cause)
-        ending, flags = ending_of(seen), flags_of(seen)
+        ending = ending_of(seen)
+        flags = flags_of(seen, ending)
         if tap is not None and cause is not Cause.REFUSED:
             if self.error is None:
                 self._final = tap.release()

@@ -35,6 +35,10 @@ def seen(cause: Cause, found: Tap | None, **said: Any) -> Seen:
     return Seen(cause, found, **plain | said)
 
 
+def flagged(what: Seen) -> tuple[str, ...]:
+    return flags_of(what, ending_of(what))
+
+
 @pytest.mark.parametrize(
     ("cause", "found", "code"),
     [
@@ -118,15 +122,15 @@ def test_each_ending_has_its_state(case: Seen, state: EndState, began: bool, com
 def test_e16_more_than_twice_the_bound_is_a_slip(usage: Usage, believed: bool) -> None:
     found = tap(complete=True, usage=usage)
     assert usage_of(found, OUTGOING) == (usage if believed else None)
-    assert flags_of(seen(Cause.DONE, found)) == (() if believed else ("implausible_usage",))
+    assert flagged(seen(Cause.DONE, found)) == (() if believed else ("implausible_usage",))
 
 
 def test_b6_what_the_provider_may_bill_though_nothing_came_is_flagged() -> None:
     for cause in set(Cause) - {Cause.ENDED, Cause.DONE, Cause.REFUSED}:
-        assert flags_of(seen(cause, None)) == ("unknown_upstream_cost",)
-        assert flags_of(seen(cause, tap(began=False))) == ("unknown_upstream_cost",)  # keep-alive, no more
-        assert flags_of(seen(cause, None, sent=False)) == ()
-        assert flags_of(seen(cause, tap())) == ()
+        assert flagged(seen(cause, None)) == ("unknown_upstream_cost",)
+        assert flagged(seen(cause, tap(began=False))) == ("unknown_upstream_cost",)  # keep-alive, no more
+        assert flagged(seen(cause, None, sent=False)) == ()
+        assert flagged(seen(cause, tap())) == ()
 
 
 def test_what_seems_to_be_a_completion_is_never_given_away() -> None:
@@ -166,4 +170,4 @@ def test_b17_an_error_before_anything_was_said_charges_nothing(said: dict[str, A
 
 
 def test_f6_an_echoed_credential_is_flagged() -> None:
-    assert flags_of(seen(Cause.BROKEN, tap(), echoed=True)) == ("credential_echoed",)
+    assert flagged(seen(Cause.BROKEN, tap(), echoed=True)) == ("credential_echoed",)
