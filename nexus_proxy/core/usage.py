@@ -68,21 +68,22 @@ def read_usage(found: Any, in_choice: Any = None, shape: UsageShape = COMMON_SHA
     whole number too. `in_choice` is the usage of the same event's choice: it stands in where `found` is not real,
     and may know the cached tokens that `found` does not name.
     """
-    counts = _counts(found, shape) if isinstance(found, dict) else None
+    counts = None
+    if isinstance(found, dict):
+        counts = _counts(_in_common_names(found, shape) if shape.renames else found)
     if counts is None:
         return None if in_choice is None else read_usage(in_choice, None, shape)
     prompt, completion, cached, cache_write, reasoning, total = counts
     if cached is None and isinstance(in_choice, dict):
-        cached = _cached(in_choice, shape)
+        cached = _input_parts(_in_common_names(in_choice, shape) if shape.renames else in_choice)[0]
     flagged = False
     if completion is None:
+        total = _count(total)
         completion, flagged = (0, True) if total is None or total < prompt else (total - prompt, False)
-    elif total is not None and total != prompt + completion:
+    elif total is not None and total != prompt + completion and (total := _count(total)) is not None:
         flagged = True
         if reasoning is not None and total - prompt - completion == _count(reasoning):
             completion = total - prompt  # the thinking was counted beside the completion, and the total says so
-    if cached is None and cache_write is None and reasoning is None:
-        return Usage(prompt, completion, flagged=flagged)
     return _clamped(prompt, completion, cached, cache_write, reasoning, flagged)
 
 
@@ -135,61 +136,87 @@ def later_usage(before: Usage | None, now: Usage) -> Usage:
 
 
 def _clamped(prompt: int, completion: int, cached: Any, cache_write: Any, reasoning: Any, flagged: bool) -> Usage:
-    hit, wrong_hit = _within(cached, prompt)
-    write, wrong_write = _within(cache_write, prompt - hit)
-    thought, wrong_thought = _within(reasoning, completion)
-    return Usage(prompt, completion, hit, write, thought, flagged or wrong_hit or wrong_write or wrong_thought)
+    hit = written = thought = 0
+    if cached is not None:
+        hit, wrong = _within(cached, prompt)
+        flagged = flagged or wrong
+    if cache_write is not None:
+        written, wrong = _within(cache_write, prompt - hit)
+        flagged = flagged or wrong
+    if reasoning is not None:
+        thought, wrong = _within(reasoning, completion)
+        flagged = flagged or wrong
+    return Usage(prompt, completion, hit, written, thought, flagged)
 
 
 def _within(value: Any, room: int) -> tuple[int, bool]:
-    """Return a part's count, 0 if it is absent, and whether it had to be clamped."""
-    if value is None:
-        return 0, False
+    """Return a part's count, and whether it had to be clamped."""
     count = _count(value)
     if count is None:
         return 0, True
     return (room, True) if count > room else (count, False)
 
 
-def _counts(found: dict[str, Any], shape: UsageShape) -> tuple[int, int | None, Any, Any, Any, int | None] | None:
-    """Return prompt, completion, cached, cache-written, reasoning and total of a real usage object, or None."""
-    own = shape.renames
-    prompt = _own(found, shape.prompt) if own else None
-    if prompt is None and (prompt := found.get("prompt_tokens")) is None:
+def _counts(found: dict[str, Any]) -> tuple[int, int | None, Any, Any, Any, Any] | None:
+    """Return prompt, completion, cached, cache-written, reasoning and total of a real usage object, or None.
+
+    The last four are as they were found. A bool is no count: its type is not int.
+    """
+    if (prompt := found.get("prompt_tokens")) is None:
         prompt = found.get("input_tokens")
-    if type(prompt) is not int or not 0 < prompt <= COUNT_MAX:  # a bool is no count: its type is not int
+    if type(prompt) is not int or not 0 < prompt <= COUNT_MAX:
         return None
-    completion = _own(found, shape.completion) if own else None
-    if completion is None and (completion := found.get("completion_tokens")) is None:
+    if (completion := found.get("completion_tokens")) is None:
         completion = found.get("output_tokens")
     if completion is not None and (type(completion) is not int or not 0 <= completion <= COUNT_MAX):
         return None
-    write = _own(found, shape.cache_write) if own else None
-    details = found.get("prompt_tokens_details")
-    if write is None and isinstance(details, dict) and (write := details.get("cache_creation_input_tokens")) is None:
-        write = details.get("cache_write_tokens")
-    if write is None and isinstance(details := found.get("input_tokens_details"), dict):
-        write = details.get("cache_write_tokens")
-    reasoning = _own(found, shape.reasoning) if own else None
-    if reasoning is None and isinstance(details := found.get("completion_tokens_details"), dict):
+    cached, written = _input_parts(found)
+    reasoning = None
+    if (details := found.get("completion_tokens_details")) and isinstance(details, dict):
         reasoning = details.get("reasoning_tokens")
-    if reasoning is None and isinstance(details := found.get("output_tokens_details"), dict):
+    if reasoning is None and (details := found.get("output_tokens_details")) and isinstance(details, dict):
         reasoning = details.get("reasoning_tokens")
-    total = _own(found, shape.total) if own else None
-    if total is None:
-        total = found.get("total_tokens")
-    return prompt, completion, _cached(found, shape), write, reasoning, _count(total)
+    return prompt, completion, cached, written, reasoning, found.get("total_tokens")
 
 
-def _cached(found: dict[str, Any], shape: UsageShape) -> Any:
-    cached = _own(found, shape.cached) if shape.renames else None
-    if cached is None and isinstance(details := found.get("prompt_tokens_details"), dict):
+def _input_parts(found: dict[str, Any]) -> tuple[Any, Any]:
+    """Return what a usage object says was read from and written to the cache; None where it says nothing."""
+    cached = written = None
+    if (details := found.get("prompt_tokens_details")) and isinstance(details, dict):
         cached = details.get("cached_tokens")
+        if (written := details.get("cache_creation_input_tokens")) is None:
+            written = details.get("cache_write_tokens")
     if cached is None and (cached := found.get("prompt_cache_hit_tokens")) is None:
         cached = found.get("cached_tokens")
-    if cached is None and isinstance(details := found.get("input_tokens_details"), dict):
-        cached = details.get("cached_tokens")
-    return cached
+    if (details := found.get("input_tokens_details")) and isinstance(details, dict):
+        cached = details.get("cached_tokens") if cached is None else cached
+        written = details.get("cache_write_tokens") if written is None else written
+    return cached, written
+
+
+# The common place of a count: before all others, so that what a dialect has under a name of its own goes there.
+_COMMON_PLACES: tuple[tuple[str, Path], ...] = (
+    ("prompt", ("prompt_tokens",)),
+    ("completion", ("completion_tokens",)),
+    ("cached", ("prompt_tokens_details", "cached_tokens")),
+    ("cache_write", ("prompt_tokens_details", "cache_creation_input_tokens")),
+    ("reasoning", ("completion_tokens_details", "reasoning_tokens")),
+    ("total", ("total_tokens",)),
+)
+
+
+def _in_common_names(found: dict[str, Any], shape: UsageShape) -> dict[str, Any]:
+    """Return a usage object that says the same, with what is under the dialect's own names under the common ones."""
+    renamed = dict(found)
+    for kind, (*outer, name) in _COMMON_PLACES:
+        if (value := _own(found, getattr(shape, kind))) is None:
+            continue
+        place = renamed
+        for key in outer:
+            inner = renamed.get(key)
+            place = renamed[key] = dict(inner) if isinstance(inner, dict) else {}
+        place[name] = value
+    return renamed
 
 
 def _own(found: dict[str, Any], paths: tuple[Path, ...]) -> Any:
