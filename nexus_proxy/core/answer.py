@@ -65,9 +65,9 @@ class Answer:
 
     # Slots, here and in the taps: an object of more than 30 attributes is slow without them, and larger.
     __slots__ = (
-        "_at",
         "_by_choice",
         "_dialect",
+        "_shape",
         "_texts",
         "began",
         "choices",
@@ -87,9 +87,9 @@ class Answer:
         self.finish: dict[int, str] = {}  # by choice index
         self.choices: set[int] = set()  # the indexes seen
         self._dialect = dialect
-        self._at = dialect.usage.at
+        self._shape = dialect.usage
         self._texts = dialect.text_names
-        self._by_choice: dict[int, Usage] | None = {} if dialect.usage.in_choice else None
+        self._by_choice: dict[int, Usage] | None = None  # usages, where the dialect has them so
 
     @property
     def finished(self) -> bool:
@@ -98,53 +98,57 @@ class Answer:
 
     def read(self, found: dict[str, Any]) -> bool:
         """Take one chunk, or one whole completion. Tell whether it reports real usage."""
+        shape = self._shape
         in_choice = None
         choices = found.get("choices")
-        if isinstance(choices, list):
+        if choices and isinstance(choices, list):
             whole = 0
             for choice in choices:
                 if not isinstance(choice, dict):
                     continue
                 self.began = True
-                index = choice.get("index", 0)
-                if type(index) is not int or not 0 <= index < CHOICES_MAX:
+                index = choice.get("index") or 0
+                if index and (type(index) is not int or not 0 <= index < CHOICES_MAX):
                     index = 0
                 self.choices.add(index)
                 if (reason := choice.get("finish_reason")) and isinstance(reason, str):
                     self.finish[index] = reason
-                if isinstance(delta := choice.get("delta"), dict):
+                if (delta := choice.get("delta")) and isinstance(delta, dict):
                     self.output_bytes += self._read_message(delta)
-                if isinstance(message := choice.get("message"), dict):
+                if (message := choice.get("message")) and isinstance(message, dict):
                     whole += self._read_message(message)
-                if self._by_choice is not None and (told := choice.get("usage")):
+                if shape.in_choice and (told := choice.get("usage")):
                     in_choice = told
-                    self._read_choice(index, told, self._by_choice)
+                    self._read_choice(index, told)
             if whole > self.output_bytes:  # whole messages may repeat what deltas have said
                 self.output_bytes = whole
-        reported = self._placed(found) if self._at else found.get("usage")
-        usage = None
-        if reported is not None or in_choice is not None:
-            usage = read_usage(reported, in_choice, self._dialect.usage)
+        reported = self._placed(found) if shape.at else found.get("usage")
+        if reported is None and in_choice is None:
+            usage = None
+        else:
+            usage = read_usage(reported, in_choice, shape)
             if in_choice is not None and self._by_choice and not self._is_real(reported):
                 usage = over_choices(self._by_choice.values())
             if usage is not None:
                 self.began = True
-                self.usage = later_usage(self.usage, usage)
+                self.usage = usage if self.usage is None else later_usage(self.usage, usage)
         if self.thought and self.usage is not None:
             self.usage = with_thinking(self.usage)
         return usage is not None
 
-    def _read_choice(self, index: int, told: Any, by_choice: dict[int, Usage]) -> None:
-        usage = read_usage(told, None, self._dialect.usage)
+    def _read_choice(self, index: int, told: Any) -> None:
+        usage = read_usage(told, None, self._shape)
         if usage is not None:
-            by_choice[index] = later_usage(by_choice.get(index), usage)
+            if self._by_choice is None:
+                self._by_choice = {}
+            self._by_choice[index] = later_usage(self._by_choice.get(index), usage)
 
     def _is_real(self, reported: Any) -> bool:
-        return reported is not None and read_usage(reported, None, self._dialect.usage) is not None
+        return reported is not None and read_usage(reported, None, self._shape) is not None
 
     def _placed(self, found: dict[str, Any]) -> Any:
         """Return the usage object of an event, from the first of the dialect's own places that has a real one."""
-        for path in self._at:
+        for path in self._shape.at:
             if self._is_real(there := find(found, path)):
                 return there
         return found.get("usage")
@@ -158,8 +162,8 @@ class Answer:
                 continue
             if isinstance(value, str):
                 if key in texts:
-                    size += len(value) if value.isascii() else _size(value)
-                    if key in self._dialect.reasoning_names:
+                    size += len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+                    if not self.thought and key in self._dialect.reasoning_names:
                         self.thought = True
             elif isinstance(value, list):
                 if key == "content":

@@ -28,11 +28,11 @@ class JsonTap:
     """
 
     streams = False
+    done = False  # one document has no `[DONE]`
 
     def __init__(self, dialect: Dialect) -> None:
         self.refusal: dict[str, Any] | None = None
         self.error: dict[str, Any] | None = None
-        self.done = False  # one document has no `[DONE]`
         self.streaming = False  # too long to be buffered
         self.complete = False
         self._dialect = dialect
@@ -115,16 +115,17 @@ class JsonTap:
         """Take bytes of the body as they come; return what the client may have now."""
         if self._released:
             return data
-        if not self._buffer and not self.streaming and not data.strip(_SPACE):
-            return data
-        if not self._buffer:
-            self._buffer = data
-        else:
+        if self._buffer:
             self._buffer = self._changeable()
             self._buffer += data
-        if len(self._buffer) >= SCAN_BYTES_MIN or self.streaming:
-            self._scan()
-        if not self.streaming and len(self._buffer) <= ANSWER_BYTES_MAX:
+        elif self.streaming or data.strip(_SPACE):
+            self._buffer = data
+        else:
+            return data
+        if len(self._buffer) < SCAN_BYTES_MIN and not self.streaming:
+            return b""
+        self._scan()
+        if len(self._buffer) <= ANSWER_BYTES_MAX and not self.streaming:
             return b""
         self.streaming = True
         self._named = self._named or CHOICES in self._buffer or CHOICES in self._edge + self._buffer[: len(CHOICES)]
@@ -144,13 +145,14 @@ class JsonTap:
         if not isinstance(found, dict):
             self._unread = is_unread(found, body) and not self.began
             return  # the scanner says what there is in it
-        self._answer = Answer(self._dialect)
+        self._answer = answer = Answer(self._dialect)
         if is_error(found, self._dialect):
             self.error = self.refusal = found  # at most white space is out
             return
-        self._answer.read(found)
-        self._unread = not self._answer.began and is_unread(found, body)
-        self.complete = self._answer.finished
+        answer.read(found)
+        if not answer.began:
+            self._unread = is_unread(found, body)
+        self.complete = answer.finished
 
     def partial(self) -> bytes:
         """Return, and forget, what is kept back of a document that broke off; of a whole one all but its last byte."""
@@ -163,14 +165,19 @@ class JsonTap:
     def release(self) -> bytes:
         """Return everything that is kept back, for the client; from now on `feed` keeps nothing back."""
         self._released = True
-        return b"" if self.refusal is not None else self._take(len(self._buffer))
+        return b"" if self.refusal is not None else self._take_all()
+
+    def _take_all(self) -> bytes:
+        taken, self._buffer = bytes(self._buffer), b""
+        self._scanned = 0
+        self._taken += len(taken)
+        return taken
 
     def _take(self, size: int) -> bytes:
+        if size == len(self._buffer):
+            return self._take_all()
         self._scanned -= size
         self._taken += size
-        if size == len(self._buffer):
-            taken, self._buffer = bytes(self._buffer), b""
-            return taken
         self._buffer = self._changeable()
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]

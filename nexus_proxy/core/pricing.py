@@ -110,15 +110,10 @@ def pick_tier(tiers: tuple[Tier, ...], prompt: int, completion: int) -> Tier:
 
 def amount_nano(tiers: tuple[Tier, ...], usage: Usage) -> int:
     """Return what the usage costs, in nano-units, rounded up once."""
-    rates = pick_tier(tiers, usage.prompt, usage.completion).rates
-    fresh = usage.prompt - usage.cached - usage.cache_write
-    output = rates.thinking if usage.reasoning else rates.output
-    pico = (
-        fresh * rates.input
-        + usage.cached * rates.cached
-        + usage.cache_write * rates.cache_write
-        + usage.completion * output
-    )
+    prompt, completion, cached, written, reasoning, _ = usage
+    rates = pick_tier(tiers, prompt, completion).rates
+    pico = (prompt - cached - written) * rates.input + cached * rates.cached + written * rates.cache_write
+    pico += completion * (rates.thinking if reasoning else rates.output)
     return ceil_div(pico, PICO_PER_NANO)
 
 
