@@ -52,8 +52,9 @@ def fault_of(cause: Cause, tap: Tap | None, *, encoded: bool) -> NexusError | No
     match cause:
         case Cause.ENDED:
             # What is encoded cannot be judged: that its framing ended well must do.
-            early = tap is not None and tap.broken and not encoded
-            return UpstreamBroken("The model's provider ended the answer early.") if early else None
+            if tap is not None and tap.broken and not encoded:
+                return UpstreamBroken("The model's provider ended the answer early.")
+            return None
         case Cause.DONE:
             return None
         case Cause.REFUSED | Cause.BROKEN:

@@ -114,7 +114,7 @@ def amount_nano(tiers: tuple[Tier, ...], usage: Usage) -> int:
     rates = pick_tier(tiers, prompt, completion).rates
     pico = (prompt - cached - written) * rates.input + cached * rates.cached + written * rates.cache_write
     pico += completion * (rates.thinking if reasoning else rates.output)
-    return ceil_div(pico, PICO_PER_NANO)
+    return -(-pico // PICO_PER_NANO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,4 +170,5 @@ def bound_nano(tiers: tuple[Tier, ...], input_bound: int, output_bound: int) -> 
             tier.output_max is None or output_bound <= tier.output_max
         ):
             break  # whatever is within the bounds is priced by now
-    return ceil_div(input_bound * dearest_input + output_bound * dearest_output, PICO_PER_NANO)
+    pico = input_bound * dearest_input + output_bound * dearest_output
+    return -(-pico // PICO_PER_NANO)

@@ -151,6 +151,8 @@ def _clamped(prompt: int, completion: int, cached: Any, cache_write: Any, reason
 
 def _within(value: Any, room: int) -> tuple[int, bool]:
     """Return a part's count, and whether it had to be clamped."""
+    if type(value) is int and 0 <= value <= room <= COUNT_MAX:
+        return value, False
     count = _count(value)
     if count is None:
         return 0, True
