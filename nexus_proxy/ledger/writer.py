@@ -45,6 +45,7 @@ BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
 GATHER_S: Final = 0.001  # how long the first of a list waits for others
 GATHER_MAX_S: Final = 0.004  # and how long if they keep coming
 QUIET_TURNS: Final = 2  # of the loop, after which nobody else is expected
+PROGRESS_S: Final = 0.1  # how long progress waits for a batch that goes anyway
 COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
@@ -91,6 +92,8 @@ class Writer:
         self._commit_timeout_s = commit_timeout_s
         self._on_broken = on_broken
         self._gathered: list[_Item] = []  # not handed over yet
+        self._progress: list[_Item] = []  # nor these, which wait for nothing but a batch to go with
+        self._progress_timer: asyncio.TimerHandle | None = None
         self._armed = False  # they will be, at the end of this turn or in a moment
         self._handed = False  # the thread has a list
         self._seen = 0  # how many were gathered a turn of the loop ago
@@ -160,7 +163,9 @@ class Writer:
     def progress(self, op: Progress) -> None:
         """Journal with the next batch what would be charged if this process died; only a request's newest counts."""
         if self._accepting:
-            self._gather(_Item(op, None))
+            self._progress.append(_Item(op, None))
+            if self._progress_timer is None:
+                self._progress_timer = self._loop.call_later(PROGRESS_S, self._progress_is_due)
 
     async def run(self, op: Operation) -> Outcome:
         """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""
@@ -215,10 +220,16 @@ class Writer:
 
     def _hand_over(self) -> None:
         self._armed = False
-        if self._gathered:
+        if self._gathered or self._progress:
             self._handed = True
-            gathered, self._gathered = self._gathered, []
-            self._queue.put(gathered)
+            handed = self._progress + self._gathered  # in this order: a settlement overtakes its request's progress
+            self._gathered, self._progress = [], []
+            self._queue.put(handed)
+
+    def _progress_is_due(self) -> None:
+        self._progress_timer = None
+        if self._progress and not self._armed:
+            self._hand_over()
 
     def _expire(self) -> None:
         """Fail who has waited too long. One timer serves everybody: all wait equally long, so the oldest is first."""
