@@ -3,8 +3,9 @@
 Strategy: the event loop gathers operations and hands them over in lists, one a turn at most; the thread takes the lists
 that are there, applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a
 batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
-than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits a
-moment for others, and a little longer while turns of the loop bring more; a lone one does not.
+than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits
+while turns of the loop bring more; a lone one does not. Turns, not time: they are short while little goes on, and then
+nobody is kept waiting.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -42,8 +43,7 @@ from nexus_proxy.ledger.protocol import (
 
 BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
-GATHER_S: Final = 0.001  # how long the first of a list waits for others
-GATHER_MAX_S: Final = 0.004  # and how long if they keep coming
+GATHER_MAX_S: Final = 0.004  # how long the first of a list waits if others keep coming
 QUIET_TURNS: Final = 2  # of the loop, after which nobody else is expected
 PROGRESS_S: Final = 0.1  # how long progress waits for a batch that goes anyway
 COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
@@ -204,8 +204,7 @@ class Writer:
         if now < self._company_until:
             self._seen = self._quiet = 0
             self._hand_over_by = now + GATHER_MAX_S
-            # Not the check itself: a loop runs its timers before it looks at its sockets.
-            self._loop.call_later(GATHER_S, self._loop.call_soon, self._hand_over_unless_grown)
+            self._loop.call_soon(self._hand_over_unless_grown)
         else:
             self._loop.call_soon(self._hand_over)
 

@@ -168,7 +168,8 @@ async def test_what_is_asked_in_one_turn_is_one_batch(tmp_path: Path) -> None:
 
 
 async def test_a_lone_operation_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_S", 60.0)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.QUIET_TURNS", 10**9)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_MAX_S", 60.0)
     async with desk(tmp_path) as d, asyncio.timeout(5):
         for step in range(5):
             await d.writer.hold(d.op(1, f"r{step}"))
@@ -181,7 +182,6 @@ async def test_in_company_a_batch_waits_while_more_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest_s: float, batches: int
 ) -> None:
     monkeypatch.setattr("nexus_proxy.ledger.writer.COMPANY_S", 60.0)
-    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_S", 0.0)
     monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_MAX_S", longest_s)
     async with desk(tmp_path) as d, asyncio.timeout(5):
         await asyncio.gather(*(d.writer.hold(d.op(1)) for _ in range(2)))
