@@ -283,7 +283,7 @@ class Schedule(_Shape):
     @model_validator(mode="after")
     def _has_one_offset(self) -> Self:
         if (self.offset is None) == (self.offset_s is None):
-            raise ValueError('expected offset, such as "+08:00", or offset_s')
+            raise ValueError('expected one of offset, such as "+08:00", and offset_s')
         return self
 
     @property

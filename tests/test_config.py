@@ -594,8 +594,8 @@ CLOCK = {"offset": "+08:00", "peak": [["09:00", "12:00"]]}
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"offset": None}, 'providers.local.schedule: expected offset, such as "+08:00", or offset_s'),
-        ({"offset_s": 28800}, "providers.local.schedule: expected offset"),
+        ({"offset": None}, 'providers.local.schedule: expected one of offset, such as "+08:00", and offset_s'),
+        ({"offset_s": 28800}, "providers.local.schedule: expected one of offset"),
         ({"offset": "8"}, "providers.local.schedule.offset: expected text that matches"),
         ({"offset": None, "offset_s": 86400}, "providers.local.schedule.offset_s: expected less than"),
         ({"peak": None}, "providers.local.schedule.peak: missing"),

@@ -2,7 +2,8 @@
 
 Strategy: a table from the kind of failure to the HTTP status and the body, in each provider's own disguise: several say
 it under a 200. Providers whose words are not known speak as OpenAI does. `{key}` stands for the credential that was
-sent, since some repeat it; ACCOUNT stands where they name whose account it is. Neither may ever reach a client.
+sent, since some repeat it; ACCOUNT stands where they name whose account it is. Neither may reach a client before an
+answer has begun; what is said after that is relayed as it is, but for the credential.
 """
 
 import json

@@ -16,11 +16,7 @@ STEPS: tuple[str, ...] = (TABLES + VIEWS,)
 
 def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> None:
     """Bring the file to the newest version. LedgerError if a newer program has written it, or one too old to know."""
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(steps):
-        raise LedgerError(f"the ledger has version {version}, this program knows up to {len(steps)}: use a newer one")
-    if version == 1 and not connection.execute(_HAS_HOLDS).fetchone():
-        raise LedgerError("the ledger is from before the first release; this program cannot read it")
+    version = version_of(connection, len(steps))
     for number, step in enumerate(steps[version:], version + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
@@ -28,3 +24,15 @@ def migrate(connection: sqlite3.Connection, steps: tuple[str, ...] = STEPS) -> N
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def version_of(connection: sqlite3.Connection, newest: int = len(STEPS)) -> int:
+    """Return the version of a file. LedgerError if a newer program has written it, or one too old to know."""
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > newest:
+        raise LedgerError(f"the ledger has version {version}, this program knows up to {newest}: use a newer one")
+    if version == 1 and not connection.execute(_HAS_HOLDS).fetchone():
+        raise LedgerError(
+            "the ledger is from before the first release; this program cannot read it: keep it, and begin another"
+        )
+    return version

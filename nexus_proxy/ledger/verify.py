@@ -17,7 +17,7 @@ from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.entries import GENESIS, Entry, chain
-from nexus_proxy.ledger.migrations import migrate
+from nexus_proxy.ledger.migrations import migrate, version_of
 from nexus_proxy.ledger.posting import CAPPED, DAY_MS
 from nexus_proxy.ledger.protocol import Finding
 from nexus_proxy.ledger.readonly import connect
@@ -39,12 +39,13 @@ FROM requests ORDER BY seq
 
 
 def verify(path: Path) -> list[Finding]:
-    """Return everything that is wrong with the ledger; nothing, if it is sound. LedgerError if there is none."""
+    """Return everything that is wrong with the ledger. LedgerError if there is none, or one of another version."""
     with closing(connect(path)) as connection:
         found: list[Finding] = []
         counts: Counter[str] = Counter()
         try:
             connection.execute("BEGIN")
+            version_of(connection)
             for finding in _Proof(connection).run():
                 counts[finding.check] += 1
                 if counts[finding.check] <= FINDINGS_MAX:

@@ -17,7 +17,7 @@ SELECT h.seq, h.request_id, h.run_id, h.account_id, h.key_id, h.model, h.provide
     iif(s.seq IS NULL, h.completion_tokens, s.completion_tokens) AS completion_tokens,
     iif(s.seq IS NULL, h.reasoning_tokens, s.reasoning_tokens) AS reasoning_tokens,
     s.closed_ms, s.status, s.end_state, s.usage_source, s.charge_nano, s.overrun_nano, s.cost_nano, s.first_byte_ms,
-    s.duration_ms, s.flags, s.estimator
+    s.duration_ms, coalesce(s.flags, '') AS flags, s.estimator
 FROM holds h LEFT JOIN settlements s USING (seq);
 
 CREATE VIEW "usage" AS

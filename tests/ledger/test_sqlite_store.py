@@ -294,6 +294,8 @@ def test_a_ledger_from_before_the_first_release_is_refused_and_left_as_it_is(tmp
     connection.close()
     with pytest.raises(LedgerError, match="before the first release"):
         SqliteStore(path).open()
+    with pytest.raises(LedgerError, match="before the first release"):
+        verify(path)  # nobody has tampered with it
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("entries",)]
     connection.close()
