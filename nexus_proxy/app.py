@@ -193,8 +193,11 @@ class Door:
         app = web.Application(middlewares=CHAIN, client_max_size=limits.body_bytes)
         app[PARTS] = parts
         routes = _add_routes(app)
-        chat = direct(app, routes[COMPLETIONS], compose(forward))
-        runner = DoorRunner(app, config.server.timeouts, limits, {("POST", "/v1/chat/completions"): chat})
+        completions = routes[COMPLETIONS]
+        assert completions.resource is not None
+        target = completions.method, completions.resource.canonical
+        shortcuts = {target: direct(app, completions, compose(forward))}
+        runner = DoorRunner(app, config.server.timeouts, limits, shortcuts)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         listening = _bind(config.server.listen)
@@ -298,5 +301,6 @@ async def _serve(config: Config) -> int:
         await stop.wait()
         await door.stop()
     finally:
+        gc.enable()
         log.close()
     return EXIT_BROKEN if door.ledger.unsaved else 0

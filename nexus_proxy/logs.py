@@ -133,8 +133,9 @@ def _wrapper(level: int) -> type[FilteringBoundLogger]:
 
 
 def _info(self: Any, event: str, /, *args: Any, **fields: Any) -> None:
-    # What structlog does for any level, but `fields` is ours already: it is copied once, by the call itself. The first
-    # two are known by their places alone, so that no field's name is compared with theirs.
+    # What structlog does for any level, without its steps: `fields` is ours already, copied once, by the call itself;
+    # the level is known here; the last processor, which renders, is the only other one. The first two parameters are
+    # known by their places alone, so that no field's name is compared with theirs.
     line: Any = self._context | fields if self._context else fields
     line["event"] = event % args if args else event
     line["level"] = "info"

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.listener import DoorProtocol, DoorRunner
+from nexus_proxy.listener import DoorProtocol, DoorRunner, direct
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, get
 
@@ -253,3 +253,31 @@ async def test_f3_a_fault_is_logged_without_what_was_sent(house: House, caplog: 
         "connection fault: unknown",
     ]
     assert all(record.exc_info is None for record in caplog.records)
+
+
+async def test_a_target_with_a_shortcut_does_not_go_through_the_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def name(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=str(request.match_info.route.name))
+
+    app = web.Application()
+    route = app.router.add_get("/short", name, name="short")
+    app.router.add_get("/long", name, name="long")
+    asked: list[str] = []
+    resolve = app.router.resolve
+
+    async def note(request: web.Request) -> Any:
+        asked.append(request.path)
+        return await resolve(request)
+
+    monkeypatch.setattr(app.router, "resolve", note)
+    runner = DoorRunner(app, TIMES, Limits(), {("GET", "/short"): direct(app, route, name)})
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    bodies = []
+    for target in ("/short", "/long", "/short?x"):
+        async with Connection("127.0.0.1", runner.addresses[0][1]) as connection:
+            await connection.send(get(target))
+            bodies.append((await connection.read_response()).body)
+    await runner.cleanup()
+    assert bodies == [b"short", b"long", b"short"]
+    assert asked == ["/long", "/short"]

@@ -85,7 +85,9 @@ def ending_of(seen: Seen) -> Ending:
     if complete and tap is not None and not seen.unread:  # as nearly all do: nothing about it is in doubt
         state = EndState.CLIENT_GONE if seen.client_gone else EndState.COMPLETE
         usage, estimate = usage_of(tap, outgoing), outgoing.prompt_estimate
-        return Ending(state, tap.began, True, usage, estimate, tap.output_bytes, False, tap.thought)
+        return Ending(
+            state, tap.began, True, usage, estimate, output_bytes=tap.output_bytes, whole=False, thought=tap.thought
+        )
     # Part of a document is here; the client gets it, so an answer began.
     held = tap is not None and not tap.streams and tap.kept > 0 and cause not in (Cause.ENDED, Cause.REFUSED)
     began = tap is not None and cause is not Cause.REFUSED and (tap.began or held)

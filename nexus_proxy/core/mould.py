@@ -80,9 +80,10 @@ def mould_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]
 
 def _is_text(mould: Mould, at: int, found: dict[str, Any], delta: dict[str, Any], name: str) -> bool:
     """Tell whether it is this text that may change, and nothing else does with it."""
-    text, delta[name] = delta[name], _OTHER
+    text = delta[name]
+    other = delta[name] = text + _OTHER  # never the text that is there
     try:
-        return bool(orjson.loads(mould._before[at:] + _OTHER.encode() + mould._after) == found)
+        return bool(orjson.loads(mould._before[at:] + orjson.dumps(other)[1:-1] + mould._after) == found)
     except (orjson.JSONDecodeError, RecursionError):  # the parser goes deeper than a comparison does
         return False
     finally:

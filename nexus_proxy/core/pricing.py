@@ -114,7 +114,7 @@ def amount_nano(tiers: tuple[Tier, ...], usage: Usage) -> int:
     rates = pick_tier(tiers, prompt, completion).rates
     pico = (prompt - cached - written) * rates.input + cached * rates.cached + written * rates.cache_write
     pico += completion * (rates.thinking if reasoning else rates.output)
-    return -(-pico // PICO_PER_NANO)
+    return -(-pico // PICO_PER_NANO)  # `ceil_div`, without the call: every charge comes here
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
 FINDINGS_MAX: Final = 100  # of one check
 
 _ENTRIES = """
-SELECT e.entry_id, e.at_ms, e.kind, e.payer_id, e.payee_id, e.amount_nano, r.request_id, e.external_id, e.corrects,
+SELECT e.entry_id, e.at_ms, e.kind, e.payer_id, e.payee_id, e.amount_nano, h.request_id, e.external_id, e.corrects,
     e.note, e.hash
-FROM entries e LEFT JOIN requests r USING (seq) ORDER BY e.entry_id
+FROM entries e LEFT JOIN holds h USING (seq) ORDER BY e.entry_id
 """
 _REQUESTS = """
 SELECT seq, request_id, account_id, key_id, model, provider, price_id, hold_nano, state, usage_source, flags, closed_ms,

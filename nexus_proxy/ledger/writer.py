@@ -1,11 +1,11 @@
 """The one writer of the ledger: a thread that commits whatever has queued up, and only then tells who waits.
 
-Strategy: the event loop gathers operations and hands them over in lists, one a turn at most; the thread takes the lists
+Strategy: the event loop gathers operations and hands them over in lists; the thread takes the lists
 that are there, applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a
 batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
 than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits
-while turns of the loop bring more; a lone one does not. Turns, not time: they are short while little goes on, and then
-nobody is kept waiting.
+while turns of the loop bring more, within a bound; a lone one does not. Turns, not a time: they are short while little
+goes on, and then nobody is kept waiting. Progress hurries nobody: it goes with the next list, or soon.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -45,7 +45,7 @@ BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
 GATHER_MAX_S: Final = 0.004  # how long the first of a list waits if others keep coming
 QUIET_TURNS: Final = 2  # of the loop, after which nobody else is expected
-PROGRESS_S: Final = 0.1  # how long progress waits for a batch that goes anyway
+RIDE_S: Final = 0.1  # how long progress waits for a list to go with
 COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
@@ -165,7 +165,7 @@ class Writer:
         if self._accepting:
             self._progress.append(_Item(op, None))
             if self._progress_timer is None:
-                self._progress_timer = self._loop.call_later(PROGRESS_S, self._progress_is_due)
+                self._progress_timer = self._loop.call_later(RIDE_S, self._progress_is_due)
 
     async def run(self, op: Operation) -> Outcome:
         """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""

@@ -2,8 +2,8 @@
 
 Strategy: one exact window for each subject. On one event loop nothing else runs between the look at all limits and the
 count against all of them, so they admit together without a lock. Windows that have emptied are forgotten a few at a
-time, whenever somebody is admitted, so memory is bounded by what was admitted within about a minute. Each is looked at
-when it can first be empty, not before: about once a minute, however often it is counted.
+time, whenever somebody is admitted, faster than new ones can come, so memory is bounded by the busiest two minutes.
+Each is looked at once a minute, however often it is counted.
 """
 
 from collections import deque

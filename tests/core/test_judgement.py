@@ -171,3 +171,10 @@ def test_b17_an_error_before_anything_was_said_charges_nothing(said: dict[str, A
 
 def test_f6_an_echoed_credential_is_flagged() -> None:
     assert flagged(seen(Cause.BROKEN, tap(), echoed=True)) == ("credential_echoed",)
+
+
+@pytest.mark.parametrize("thought", [True, False])
+def test_a_complete_answer_without_usage_keeps_what_its_estimate_needs(thought: bool) -> None:
+    for complete in (True, False):  # the short way, and the long one
+        ending = ending_of(seen(Cause.DONE, tap(complete=complete, thought=thought, output_bytes=7)))
+        assert (ending.began, ending.thought, ending.output_bytes, ending.usage) == (True, thought, 7, None)

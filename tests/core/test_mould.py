@@ -132,6 +132,13 @@ def test_a_text_that_is_told_twice_is_the_last() -> None:
     assert made.said(twice.replace(b'"a",', b'"bcd",')) == 0
 
 
+@pytest.mark.parametrize("text", ["x", "another text"])  # the second is what the proof used to put in its place
+def test_a_text_that_stands_elsewhere_too_is_told_from_it(text: str) -> None:
+    others = [event(text, object=other) for other in (text, "2", "2", "漢" * 50, "漢" * 50)]
+    tap = compare(others)
+    assert tap.output_bytes == len(text) * len(others)
+
+
 def test_what_is_no_event_of_its_own_makes_no_mould() -> None:
     for first in (event("x", b"\r"), b"event: x\n" + event(), b"data: {\ndata:" + event()[7:]):
         tap = SseTap(PLAIN, drop_usage_event=False)

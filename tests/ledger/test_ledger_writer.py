@@ -308,6 +308,18 @@ async def test_d7_a_writer_that_is_idle_finds_out_that_the_store_is_well_again(t
         await d.until(lambda: d.writer.writable)
 
 
+async def test_progress_goes_with_the_next_batch_or_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(1, "r1"))
+        d.writer.progress(Progress("r1", USAGE))
+        assert d.store.batches[1:] == []
+        await d.writer.hold(d.op(1, "r2"))
+        assert [type(op) for op in d.store.batches[1]] == [Hold, Progress]
+        d.writer.progress(Progress("r1", USAGE))
+        await d.until(lambda: len(d.store.batches) == 3)  # nobody else came
+        assert [type(op) for op in d.store.batches[2]] == [Progress]
+
+
 async def test_only_the_newest_progress_of_a_request_is_written(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         await asyncio.gather(d.writer.hold(d.op(1, "r1")), d.writer.hold(d.op(1, "r2")))

@@ -41,7 +41,7 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite import _LEFT_OPEN, SqliteStore
 from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, FREE, PRICES, T0, Book, hold, opened, settle, void
 
@@ -502,3 +502,14 @@ def test_a_ledger_that_exists_keeps_its_mode(tmp_path: Path) -> None:
 def test_a_ledger_in_no_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="nowhere"):
         SqliteStore(tmp_path / "nowhere" / "nexus.db").open()
+
+
+def test_open_holds_are_looked_for_behind_the_last_note_only(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    with opened(path):
+        pass
+    with sqlite3.connect(path) as connection:
+        for query, values in ((_LEFT_OPEN, (1,)), ("SELECT * FROM open_holds", ())):
+            plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
+            assert any("SEARCH h USING INTEGER PRIMARY KEY (rowid>?)" in step for step in plan), plan
+    connection.close()

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nexus_proxy.upstream.connection import FRAMING_BYTES_MAX, HEADERS_MAX, INTERIM_MAX, Connection, Headers, chunk_head
@@ -434,6 +434,8 @@ PIECES = [
 ]  # fmt: skip
 
 
+@example(chunks=[b"1\r\nx\r\n1", b"5\r\nhello\r\n"], joined=[False] * 8)  # the first ends within a chunk
+@example(chunks=[b"1\r\nx\r\n", b"5\r\nhel", b"2\r\n\r\n\r\n"], joined=[False] * 8)
 @given(chunks=st.lists(st.sampled_from(PIECES), max_size=8), joined=st.lists(st.booleans(), min_size=8, max_size=8))
 def test_a_read_that_is_one_chunk_comes_to_what_the_parser_makes_of_it(chunks: list[bytes], joined: list[bool]) -> None:
     pieces = [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"]
