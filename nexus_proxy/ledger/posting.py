@@ -70,7 +70,14 @@ UPDATE holds SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, c
     reasoning_tokens = ?
 WHERE seq = ?6 AND NOT EXISTS (SELECT 1 FROM settlements WHERE seq = ?6)
 """
-_CLOSE = Statement("INSERT INTO settlements VALUES ROWS", f"({', '.join('?' * 18)})")
+_CLOSE = Statement(
+    """
+INSERT INTO settlements (seq, state, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
+    reasoning_tokens, closed_ms, status, end_state, usage_source, charge_nano, overrun_nano, cost_nano, first_byte_ms,
+    duration_ms, flags, estimator) VALUES ROWS
+""",
+    f"({', '.join('?' * 18)})",
+)
 _ENTRY = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
 _CHARGE = Statement("INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)")
 _DAILY = Statement(
