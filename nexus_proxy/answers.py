@@ -1,23 +1,30 @@
-"""What a client is answered in one piece: a whole answer, and the one shape of everything that went wrong."""
+"""What a client is answered: the head of every answer, a whole answer, and the one shape of everything that went wrong.
+
+Strategy: an answer writes itself, head and body at once, straight to the connection's transport. The framework's own
+response sends the same bytes, through four coroutines and two buffers; to it `Sent` stands for what is written already.
+"""
 
 import os
 from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import HttpVersion10
 
+from nexus_proxy.arrival import Arrival
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.errors import MethodNotAllowed, NexusError
 
-_RANDOM_BYTES = 10
+JOINED_BYTES_MAX: Final = 64 * 1024  # what costs less to copy than to send apart
+_RANDOM_BYTES: Final = 10
 # Drawn for many ids at once: each draw is a call into the kernel that lets another thread of this process run first.
 _random: list[str] = []
-
-JOINED_BYTES_MAX = 64 * 1024  # what costs less to copy than to send apart
+_STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_STATUS_LINES[499] = "499 \r\n"  # the client has gone, mostly: nobody's standard
 
 
 def new_request_id() -> str:
@@ -28,61 +35,103 @@ def new_request_id() -> str:
 
 
 def first_headers(request_id: str) -> dict[str, str]:
-    """Return what every response has. Without `server` aiohttp would name itself, Python, and both versions."""
+    """Return what every response has."""
     return {"x-request-id": request_id, "server": "nexus-proxy"}
 
 
-class WholeResponse(web.StreamResponse):
-    """A 200 whose head and body are written at once. `headers` is all of the head but its framing.
+def response_head(
+    status: int, headers: Mapping[str, str], framing: str, *, http10: bool = False, keep_alive: bool = True
+) -> bytes:
+    """Return a response's head. `framing` is the header that tells where the body ends, if there is one."""
+    if http10:
+        version, connection = "HTTP/1.0 ", "Connection: keep-alive\r\n" if keep_alive else ""
+    else:
+        version, connection = "HTTP/1.1 ", "" if keep_alive else "Connection: close\r\n"
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return (
+        f"{version}{_STATUS_LINES[status]}{lines}{connection}{framing}Date: {rfc822_formatted_time()}\r\n\r\n"
+    ).encode("latin-1")
 
-    The framework's own response sends the same bytes, through four coroutines and two buffers.
-    """
 
-    def __init__(self, headers: Mapping[str, str], body: bytes) -> None:
-        super().__init__()
-        self._head = headers
-        self._whole = body
+class Reply(Protocol):
+    """The answer to a request. `close`: the connection ends with it."""
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Write everything, and wait while the client has too much to read."""
-        transport, writer, body = request.transport, request.writer, self._whole
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def close(self) -> bool: ...
+
+    def write_to(self, arrival: Arrival) -> None:
+        """Send what of it is not sent yet. ConnectionError if nobody is there."""
+
+
+class Answer:
+    """A whole answer. `headers` is all of its head but the framing."""
+
+    __slots__ = ("body", "close", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, *, close: bool = False) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.close = close
+
+    def render_head(self, *, http10: bool = False, keep_alive: bool = True) -> bytes:
+        """Return its head. The connection is kept only if the answer allows it too."""
+        framing = f"Content-Length: {len(self.body)}\r\n"
+        return response_head(
+            self.status, self.headers, framing, http10=http10, keep_alive=keep_alive and not self.close
+        )
+
+    def write_to(self, arrival: Arrival) -> None:
+        transport, body = arrival.connection.transport, self.body
         if transport is None:
             raise ConnectionResetError("the client left")
-        keep_alive = self._keep_alive = request.keep_alive
-        if request.version == HttpVersion10:
-            start, connection = "HTTP/1.0 200 OK", "Connection: keep-alive\r\n" if keep_alive else ""
-        else:
-            start, connection = "HTTP/1.1 200 OK", "" if keep_alive else "Connection: close\r\n"
-        lines = "\r\n".join(map(": ".join, self._head.items()))
-        head = (
-            f"{start}\r\n{lines}\r\n{connection}Content-Length: {len(body)}\r\nDate: {rfc822_formatted_time()}\r\n\r\n"
-        ).encode("latin-1")
-        if len(body) < JOINED_BYTES_MAX:
+        head = self.render_head(http10=arrival.http10, keep_alive=arrival.keep_alive)
+        if arrival.method == "HEAD":
+            transport.write(head)
+        elif len(body) < JOINED_BYTES_MAX:
             transport.write(head + body)
         else:
             transport.writelines((head, body))
-        await writer.drain()
-        return writer
+
+
+class Sent(web.StreamResponse):
+    """A reply as aiohttp knows responses: it is sent when that asks to prepare it."""
+
+    def __init__(self, reply: Reply, arrival: Arrival) -> None:
+        super().__init__(status=reply.status)
+        self._reply = reply
+        self._arrival = arrival
+        self._keep_alive = arrival.keep_alive and not reply.close
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Write what is not written, and wait while the client has too much to read."""
+        self._reply.write_to(self._arrival)
+        await request.writer.drain()
+        return request.writer
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Do nothing: it is written."""
 
 
-def error_response(error: NexusError, headers: dict[str, str]) -> web.Response:
-    """Return the response for an error. `headers` are added; they hold `x-request-id`."""
+def json_answer(headers: Mapping[str, str], value: Any) -> Answer:
+    """Return a 200 with that value. `headers` are added."""
+    return Answer(200, {**headers, "Content-Type": "application/json"}, orjson.dumps(value))
+
+
+def error_answer(error: NexusError, headers: Mapping[str, str]) -> Answer:
+    """Return the answer for an error. `headers` are added; they hold `x-request-id`."""
     body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    response = web.Response(
-        body=orjson.dumps({"error": body}), status=error.status, content_type="application/json", headers=headers
-    )
+    all_headers = {**headers, "Content-Type": "application/json"}
     if not error.retry:
-        response.headers["x-should-retry"] = "false"
+        all_headers["x-should-retry"] = "false"
     if error.retry_after_ns is not None:
-        response.headers["retry-after"] = str(ceil_div(error.retry_after_ns, 1_000_000_000))
-        response.headers["retry-after-ms"] = str(ceil_div(error.retry_after_ns, 1_000_000))
+        all_headers["retry-after"] = str(ceil_div(error.retry_after_ns, 1_000_000_000))
+        all_headers["retry-after-ms"] = str(ceil_div(error.retry_after_ns, 1_000_000))
     if isinstance(error, MethodNotAllowed) and error.allow:
-        response.headers["allow"] = error.allow
+        all_headers["allow"] = error.allow
     if error.status == 401:
-        response.headers["www-authenticate"] = "Bearer"
-    if error.close:
-        response.force_close()
-    return response
+        all_headers["www-authenticate"] = "Bearer"
+    return Answer(error.status, all_headers, orjson.dumps({"error": body}), close=error.close)

@@ -19,10 +19,13 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from nexus_proxy.api import admin, balance, models, operators, refused
+from nexus_proxy.answers import Reply
+from nexus_proxy.api import admin, balance, models, operators
 from nexus_proxy.api.admin_socket import AdminSocket
-from nexus_proxy.appkeys import COMPLETIONS, PARTS, Parts, Readiness
-from nexus_proxy.chain import CHAIN, compose, forward
+from nexus_proxy.api.routing import Routing
+from nexus_proxy.appkeys import PARTS
+from nexus_proxy.arrival import Arrival
+from nexus_proxy.chain import compose, forward
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
@@ -34,13 +37,15 @@ from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
-from nexus_proxy.listener import DoorRunner, direct
+from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.logs import configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
+from nexus_proxy.visit import COMPLETIONS, Parts, Readiness, Visit
 
 BACKLOG = 1024
+COMPLETIONS_PATH = "/v1/chat/completions"
 WATCH_EVERY_S = 0.5
 EXIT_BROKEN = 1
 GC_THRESHOLD = (20_000, 50, 100)  # a request makes few cycles and much that goes by itself; the default looks too often
@@ -188,16 +193,19 @@ class Door:
         self._stack.push_async_callback(_cancel, watch)
 
     async def _open_clients(self, parts: Parts) -> None:
-        config, limits = self.config, self.config.server.limits
-        # Trap: the default client_max_size of 1 MiB; metering enforces the limit while it reads.
-        app = web.Application(middlewares=CHAIN, client_max_size=limits.body_bytes)
-        app[PARTS] = parts
-        routes = _add_routes(app)
-        completions = routes[COMPLETIONS]
-        assert completions.resource is not None
-        target = completions.method, completions.resource.canonical
-        shortcuts = {target: direct(app, completions, compose(forward))}
-        runner = DoorRunner(app, config.server.timeouts, limits, shortcuts)
+        config = self.config
+        routing = _routing()
+        complete = compose(forward)
+
+        def serve(arrival: Arrival) -> Awaitable[Reply]:
+            return complete(Visit(parts, arrival, COMPLETIONS))
+
+        async def serve_framed(request: web.Request, arrival: Arrival) -> Reply:
+            found = await routing.find(request)
+            return await found.handler(Visit(parts, arrival, found.route, found.parameter))
+
+        desk = Desk(f"POST {COMPLETIONS_PATH} HTTP/1.1\r\n".encode(), serve, serve_framed)
+        runner = DoorRunner(web.Application(), config.server.timeouts, config.server.limits, desk)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         listening = _bind(config.server.listen)
@@ -235,22 +243,14 @@ class Door:
         self._logger.error("fault", exc_info=fault)
 
 
-def _add_routes(app: web.Application) -> dict[str, web.AbstractRoute]:
-    """Add every path and return what is served, by name. All go through the chain; none answers `Expect` by itself."""
-    served: list[tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]], str]] = [
-        ("POST", "/v1/chat/completions", forward, COMPLETIONS),
-        ("GET", "/v1/models", models.list_models, "models"),
-        ("GET", "/v1/models/{id:.+}", models.retrieve_model, "model"),
-        ("GET", "/v1/balance", balance.balance, "balance"),
-    ]
-    routes: dict[str, web.AbstractRoute] = {}
-    for method, path, handler, name in served:
-        resource = app.router.add_resource(path, name=name)
-        routes[name] = resource.add_route(method, handler, expect_handler=refused.no_continue)
-        other = app.router.add_resource(path, name=None)
-        other.add_route("*", refused.only(method), expect_handler=refused.no_continue)
-    app.router.add_route("*", "/{path:.*}", refused.not_found, expect_handler=refused.no_continue)
-    return routes
+def _routing() -> Routing:
+    """Return everything that is served."""
+    routing = Routing(compose)
+    routing.add("POST", COMPLETIONS_PATH, COMPLETIONS, forward)
+    routing.add("GET", "/v1/models", "models", models.list_models)
+    routing.add("GET", "/v1/models/{parameter:.+}", "model", models.retrieve_model)
+    routing.add("GET", "/v1/balance", "balance", balance.balance)
+    return routing
 
 
 def _bind(address: Address) -> socket.socket:

@@ -106,6 +106,12 @@ class NotFound(RequestError):
     code = "not_found"
 
 
+class NoPath(NotFound):
+    """A target that is no path, `*` or another host: behind such a head there may be anything."""
+
+    close = True
+
+
 class MethodNotAllowed(RequestError):
     """The path exists, the method does not."""
 

@@ -1,48 +1,72 @@
-"""The door's socket: aiohttp's server protocol with its traps taken out.
+"""The door's socket: aiohttp's server protocol with its traps taken out, and a short way for what comes whole.
 
 Strategy: a subclass that overrides what is unsafe by default. Parser errors are JSON and never repeat what was sent
 (a raw header holds the key); a head that does not come is timed out; whoever conducts a request is told by the
 transport itself that the client left or cannot keep up, since a handler that is not writing learns neither.
+
+A request that is one read, of the one form that `core.httphead` takes, is served without aiohttp's reader, request and
+tasks, which cost more than all else that a server does. Everything else is aiohttp's; it is asked only while its parser
+has nothing in hand, and while it answers nothing goes past it, so that no byte is ever read in two ways.
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any, Protocol, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-from aiohttp.typedefs import Handler
 from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_urldispatcher import AbstractRoute, UrlMappingMatchInfo
 
-from nexus_proxy.answers import error_response, first_headers, new_request_id
+from nexus_proxy.answers import Reply, Sent, error_answer, first_headers, new_request_id
+from nexus_proxy.arrival import Arrival, FramedArrival, Watcher, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
+from nexus_proxy.core.httphead import WholeRequest, read_whole
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
 
-WRITE_BUFFER_HIGH = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
-LINGER_S = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
+WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
+EARLY_BYTES_MAX: Final = 64 * 1024  # of a next request before the one in hand is answered, past which nothing is read
+WHOLE_BYTES_MAX: Final = 64 * 1024  # of a request that may come in two reads, head and body, and still be whole
+REST_S: Final = 0.05  # how long its second read is waited for
+LINGER_S: Final = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
 
 
-class Watcher(Protocol):
-    """Who is told what becomes of the client of the request in hand."""
+class Desk(NamedTuple):
+    """Who answers. `serve` gets the requests with exactly this first line that came whole, `serve_framed` the rest."""
 
-    def client_left(self) -> None:
-        """The connection is lost."""
-
-    def pause(self) -> None:
-        """The client's buffer is full."""
-
-    def resume(self) -> None:
-        """The client's buffer has room."""
+    line: bytes
+    serve: Callable[[Arrival], Awaitable[Reply]]
+    serve_framed: Callable[[web.Request, Arrival], Awaitable[Reply]]
 
 
 class DoorProtocol(RequestHandler):
     """One client connection. `watcher` is set by the handler of the request in hand, and taken off by it."""
 
-    __slots__ = ("_head_s", "_head_timer", "_silent", "_stalled_s", "_stalled_timer", "watcher")
+    __slots__ = (
+        "_begun",
+        "_begun_timer",
+        "_desk",
+        "_early",
+        "_head_s",
+        "_head_timer",
+        "_owed",
+        "_serving",
+        "_silent",
+        "_stalled_s",
+        "_stalled_timer",
+        "watcher",
+    )
 
-    def __init__(self, manager: web.Server, *, head_s: float, stalled_s: float, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, *, head_s: float, stalled_s: float, desk: Desk | None = None, **options: Any
+    ) -> None:
         super().__init__(manager, **options)
+        self._desk = desk
+        self._serving: asyncio.Task[None] | None = None  # a request that came whole
+        self._early = b""  # what came behind it
+        self._begun = b""  # one of which a part has come
+        self._begun_timer: asyncio.TimerHandle | None = None
+        self._owed: int | None = 0  # bytes of a request that aiohttp's parser still expects; None: who knows
         self._head_s = head_s
         self._stalled_s = stalled_s
         self._stalled_timer: asyncio.TimerHandle | None = None
@@ -58,13 +82,114 @@ class DoorProtocol(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         self._silent = False
+        if self._serving is not None:
+            self._keep_early(data)
+            return
+        if self._begun:
+            data = self._take_begun() + data
+        desk = self._desk
+        if desk is not None and self._owed == 0 and self._waiter is not None and not self._messages:
+            request = read_whole(data, desk.line)
+            if isinstance(request, WholeRequest) and not (self._close or self._force_close):
+                self._stop_head_timer()
+                self._request_in_progress = True
+                self._serving = self._loop.create_task(self._serve(desk, WholeArrival(request, self)))
+                return
+            if isinstance(request, int) and len(data) + request <= WHOLE_BYTES_MAX:
+                self._stop_head_timer()
+                self._begun = data
+                self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
+                return
+        self._read(data)
+
+    def _take_begun(self) -> bytes:
+        begun, self._begun = self._begun, b""
+        if self._begun_timer is not None:
+            self._begun_timer.cancel()
+            self._begun_timer = None
+        return begun
+
+    def _rest_is_late(self) -> None:
+        """What is wrong with its head can be said before all of its body is here."""
+        self._read(self._take_begun())
+
+    def _read(self, data: bytes) -> None:
+        """Let aiohttp read it."""
+        before = self._request_count
         super().data_received(data)
+        if self._owed:
+            self._owed = self._owed - len(data) if len(data) <= self._owed else None
+        elif self._owed == 0 and data:
+            self._owed = self._behind(data) if self._request_count == before + 1 else None
         if self._messages or self._request_in_progress:
-            if self._head_timer is not None:
-                self._head_timer.cancel()
-                self._head_timer = None
+            self._stop_head_timer()
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(self._head_s, self._head_is_late)
+
+    def _behind(self, data: bytes) -> int | None:
+        """Return how many bytes of the one request that begins here are still to come. None: it does not say."""
+        message = self._messages[-1][0]
+        if not isinstance(message, RawRequestMessage) or message.chunked or message.upgrade:
+            return None
+        size = data.find(b"\r\n\r\n") + 4 + int(message.headers.get(hdrs.CONTENT_LENGTH, "0"))
+        return size - len(data) if size >= len(data) else None
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    # --- a request that came whole ----------------------------------------------------------------------------
+
+    async def _serve(self, desk: Desk, arrival: WholeArrival) -> None:
+        close = True
+        try:
+            reply = await desk.serve(arrival)
+            reply.write_to(arrival)
+            if self._paused:
+                await self._drain_helper()
+            close = reply.close
+        except ConnectionError:
+            pass  # the client has left
+        except Exception as fault:  # noqa: BLE001 - the owner of this task
+            self.log_exception(exc_info=fault)
+        finally:
+            self._serving = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)
+            if close or self._close or self._force_close:
+                self.force_close()
+            else:
+                self._wait_for_next()
+
+    def _wait_for_next(self) -> None:
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+        if self._early:
+            early, self._early = self._early, b""
+            if len(early) > EARLY_BYTES_MAX:
+                self._resume_reading_for_buffer()
+            self.data_received(early)
+
+    def _keep_early(self, data: bytes) -> None:
+        self._early += data
+        if len(self._early) > EARLY_BYTES_MAX:
+            self._pause_reading_for_buffer()
+
+    def _process_keepalive(self) -> None:
+        if self._serving is not None:  # aiohttp takes it for idle
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """End the connection, its request within the timeout."""
+        await super().shutdown(timeout)
+        if self._serving is not None:
+            self._serving.cancel()
+
+    # --- its end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         super().close()
@@ -81,14 +206,15 @@ class DoorProtocol(RequestHandler):
             return
         if not self._silent:
             error = RequestTimeout("The request's headers did not arrive in time.")
-            self.transport.write(_raw_response(error))
+            answer = error_answer(error, first_headers(new_request_id()))
+            self.transport.write(answer.render_head() + answer.body)
         self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        for timer in (self._head_timer, self._stalled_timer):
+        for timer in (self._head_timer, self._stalled_timer, self._begun_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._stalled_timer = None
+        self._head_timer = self._stalled_timer = self._begun_timer = None
         super().connection_lost(exc)
         # Trap: a handler that waits for the provider is not told that its client has gone.
         if self.watcher is not None:
@@ -134,9 +260,10 @@ class DoorProtocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the parser refused. Trap: the original writes the raw line into text/plain, and into the log."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; a second one cannot be written into it")
-        return error_response(_head_fault(status, exc), first_headers(new_request_id()))
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("an answer has begun, or nobody is there; nothing can be written")
+        answer = error_answer(_head_fault(status, exc), first_headers(new_request_id()))
+        return Sent(answer, FramedArrival(cast(web.Request, request)))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say that something failed, without the request's bytes."""
@@ -153,15 +280,6 @@ def _head_fault(status: int, exc: BaseException | None) -> NexusError:
     return InvalidHttp("This is not an acceptable HTTP/1.1 request.")
 
 
-def _raw_response(error: NexusError) -> bytes:
-    response = error_response(error, first_headers(new_request_id()))
-    body = response.body
-    assert isinstance(body, bytes)
-    head = f"HTTP/1.1 {error.status} {response.reason}\r\n"
-    head += "".join(f"{name}: {value}\r\n" for name, value in response.headers.items() if name != "Content-Length")
-    return f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode("latin-1") + body
-
-
 class DoorServer(web.Server):
     """aiohttp's connection factory, with our protocol. Unlike the original it has no fallback to other settings."""
 
@@ -169,35 +287,13 @@ class DoorServer(web.Server):
         return DoorProtocol(self, loop=self._loop, **self._kwargs)
 
 
-Target = tuple[str, str]  # a method, and a request target as it was sent
-
-
-def direct(app: web.Application, route: AbstractRoute, handler: Handler) -> Handler:
-    """Return the handler for requests that are known to be for a route of the application: its router is not asked."""
-    match = UrlMappingMatchInfo({}, route)
-    match.add_app(app)
-    match.freeze()
-
-    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
-        request._match_info = match  # no request changes it
-        return handler(request)
-
-    return handle
-
-
 class DoorRunner(web.AppRunner):
     """Runs an application behind DoorProtocol, with every setting that aiohttp leaves open made on purpose.
 
-    `shortcuts` are handlers for exact targets; they make the application's middlewares their own business.
+    With a desk it is that which answers, and the application is asked nothing.
     """
 
-    def __init__(
-        self,
-        app: web.Application,
-        timeouts: Timeouts,
-        limits: Limits,
-        shortcuts: "Mapping[Target, Handler] | None" = None,
-    ) -> None:
+    def __init__(self, app: web.Application, timeouts: Timeouts, limits: Limits, desk: Desk | None = None) -> None:
         super().__init__(
             app,
             access_log=None,  # trap: aiohttp logs every request line; the one line of ours says more, and no query
@@ -211,15 +307,19 @@ class DoorRunner(web.AppRunner):
             shutdown_timeout=5.0,
             head_s=timeouts.client_headers_s,
             stalled_s=timeouts.client_stalled_s,
+            desk=desk,
         )
-        self._shortcuts = shortcuts or {}
+        self._desk = desk
 
     async def _make_server(self) -> web.Server:
         original = await super()._make_server()
-        routed, shortcuts = original.request_handler, self._shortcuts
+        handler = original.request_handler if self._desk is None else cast(Any, _answering(self._desk))
+        return DoorServer(handler, request_factory=original.request_factory, **self._kwargs)
 
-        def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
-            # Trap: for each request the application asks its router and wraps the handler into the middlewares anew.
-            return shortcuts.get((request.method, request._message.path), routed)(request)
 
-        return DoorServer(cast(Any, handle), request_factory=original.request_factory, **self._kwargs)
+def _answering(desk: Desk) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        arrival = FramedArrival(request)
+        return Sent(await desk.serve_framed(request, arrival), arrival)
+
+    return answer

@@ -3,17 +3,15 @@
 Strategy: never a key, never a prompt, never a text that a client chose, except the model's id where it is one of ours.
 """
 
-from aiohttp import web
-
-from nexus_proxy.appkeys import COMPLETIONS, Parts, Visit
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.upstream.exchange import Exchange
+from nexus_proxy.visit import COMPLETIONS, Parts, Visit
 
 
-def record_refused(request: web.Request, visit: Visit, status: int, code: str | None) -> None:
+def record_refused(visit: Visit, status: int, code: str | None) -> None:
     """Write down a request that had no exchange. `code` is None where nothing was wrong."""
     model, key, parts = visit.model, visit.key, visit.parts
     if visit.call is not None and visit.call.taken:
@@ -24,7 +22,7 @@ def record_refused(request: web.Request, visit: Visit, status: int, code: str | 
     parts.logger.info(
         "request",
         request_id=visit.request_id,
-        method=request.method,
+        method=visit.arrival.method,
         route=visit.route,
         account=key.account.name if key is not None else None,
         key_hint=key.hint if key is not None else None,
@@ -57,7 +55,7 @@ def record_settlement(parts: Parts, reservation: Reservation, outcome: Settled |
         parts.logger.warning("usage_missing", request_id=hold.request_id, provider=hold.provider)
 
 
-def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
+def record_exchange(visit: Visit, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
     parts, call, key = visit.parts, visit.call, visit.caller
     assert call is not None
@@ -80,7 +78,7 @@ def record_exchange(method: str, visit: Visit, exchange: Exchange) -> None:
     parts.logger.info(
         "request",
         request_id=hold.request_id,
-        method=method,
+        method=visit.arrival.method,
         route=COMPLETIONS,  # no other has exchanges
         account=key.account.name,
         key_hint=key.hint,

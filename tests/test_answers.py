@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from nexus_proxy import errors
-from nexus_proxy.answers import error_response, new_request_id
+from nexus_proxy.answers import error_answer, new_request_id
 from nexus_proxy.errors import NexusError
 
 
@@ -16,20 +16,23 @@ def leaves(parent: type[NexusError]) -> list[type[NexusError]]:
 @pytest.mark.parametrize("wait_ns", [None, 0, 1, 1_500_000_000])
 def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], wait_ns: int | None) -> None:
     error = leaf("words", param="p", retry_after_ns=wait_ns)
-    response = error_response(error, {"x-request-id": "req_1", "x-ratelimit-limit-requests": "10"})
-    assert isinstance(response.body, bytes)
-    assert orjson.loads(response.body) == {
+    answer = error_answer(error, {"x-request-id": "req_1", "x-ratelimit-limit-requests": "10"})
+    assert orjson.loads(answer.body) == {
         "error": {"message": "words", "type": error.type, "param": "p", "code": error.code}
     }
-    headers = response.headers
-    assert response.status == error.status
+    headers = answer.headers
+    assert answer.status == error.status
     assert headers["Content-Type"] == "application/json"
     assert (headers["x-request-id"], headers["x-ratelimit-limit-requests"]) == ("req_1", "10")
     assert headers.get("x-should-retry") == (None if error.retry else "false")
     assert headers.get("www-authenticate") == ("Bearer" if error.status == 401 else None)
     expected = {None: (None, None), 0: ("0", "0"), 1: ("1", "1"), 1_500_000_000: ("2", "1500")}[wait_ns]
     assert (headers.get("retry-after"), headers.get("retry-after-ms")) == expected
-    assert response.keep_alive is (False if error.close else None)
+    assert answer.close is error.close
+    head = answer.render_head().split(b"\r\n")
+    assert head[0].startswith(b"HTTP/1.1 %d " % error.status)
+    assert (b"Connection: close" in head) is error.close
+    assert b"Content-Length: %d" % len(answer.body) in head
 
 
 RETRIED = {"balance_held", "request_timeout", "rate_limit_exceeded", "upstream_rate_limited", "internal_error"}

@@ -18,9 +18,10 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors",
         "core clock counts",
-        "catalogue metrics logs answers config_file",
-        "config",
+        "catalogue metrics logs arrival config_file",
+        "config answers",
         "ledger limiter upstream listener",
+        "visit",
         "appkeys",
         "record",
         "chain api",

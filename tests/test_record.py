@@ -9,9 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
-from nexus_proxy.appkeys import COMPLETIONS, Visit
 from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.directory import Account, Key
@@ -19,6 +17,7 @@ from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.logs import configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.record import record_exchange, record_refused, record_settlement
+from nexus_proxy.visit import COMPLETIONS, Visit
 
 VERDICT = Verdict(EndState.COMPLETE, UsageSource.REPORTED, Usage(100, 20, cached=60), 42_000, 30_000)
 
@@ -37,9 +36,12 @@ class Desk:
             logger=self._log.bound, loop=asyncio.get_running_loop(), metrics=self.metrics, directory=directory
         )
 
-    def visit(self, route: str = COMPLETIONS) -> Visit:
+    def visit(self, route: str = COMPLETIONS, method: str = "POST") -> Visit:
         """Return the visit of a request that came 2 seconds ago."""
-        return Visit(self.parts, "req-1", asyncio.get_running_loop().time() - 2, {}, route)
+        visit = Visit(self.parts, cast(Any, SimpleNamespace(method=method)), route)
+        visit.request_id = "req-1"
+        visit.started -= 2
+        return visit
 
     def lines(self) -> list[dict[str, Any]]:
         """Close the log and return what it holds."""
@@ -80,7 +82,7 @@ async def test_the_line_of_an_exchange(desk: Desk) -> None:
     visit = desk.visit()
     know(visit, reservation=reserved())
     exchange: Any = SimpleNamespace(first_byte=visit.started + 0.5, error=None, status=200, echoed=False)
-    record_exchange("POST", visit, exchange)
+    record_exchange(visit, exchange)
     (line,) = desk.lines()
     assert 2_000 <= line.pop("duration_ms") < 60_000
     assert list(line.items()) == [
@@ -115,7 +117,7 @@ async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
     know(visit, reservation=reserved(verdict=None, settled=None, late=True))
     error = SimpleNamespace(code="upstream_no_funds")
     exchange: Any = SimpleNamespace(first_byte=None, error=error, status=503, echoed=True)
-    record_exchange("POST", visit, exchange)
+    record_exchange(visit, exchange)
     line, echo, alarm = desk.lines()
     assert (echo["event"], echo["level"], echo["request_id"]) == ("credential_echoed", "error", "req-1")
     assert (line["status"], line["code"], line["late"]) == (503, "upstream_no_funds", True)
@@ -128,10 +130,10 @@ async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
 
 
 async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
-    record_refused(make_mocked_request("GET", "/any"), desk.visit("models"), 401, "invalid_api_key")
+    record_refused(desk.visit("models", "GET"), 401, "invalid_api_key")
     left = desk.visit()
     know(left, reservation=reserved(), taken=False)  # its call was never taken
-    record_refused(make_mocked_request("POST", "/any"), left, 499, "client_gone")
+    record_refused(left, 499, "client_gone")
     lines = desk.lines()
     for line in lines:
         assert 2_000 <= line.pop("duration_ms") < 60_000
@@ -149,7 +151,7 @@ async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
 async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None:
     visit = desk.visit()
     know(visit, reservation=reserved())
-    record_refused(make_mocked_request("POST", "/any"), visit, 502, "upstream_broken")
+    record_refused(visit, 502, "upstream_broken")
     assert desk.lines() == []
     assert b"nexus_requests_total{" not in desk.metrics.render()[0]
 

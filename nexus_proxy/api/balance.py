@@ -3,16 +3,15 @@
 import datetime
 
 import orjson
-from aiohttp import web
 
-from nexus_proxy.appkeys import VISIT
+from nexus_proxy.answers import Answer, json_answer
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
+from nexus_proxy.visit import Visit
 
 
-async def balance(request: web.Request) -> web.Response:
+async def balance(visit: Visit) -> Answer:
     """Return the balance, what was spent in all, what open requests hold, and when the last entry was."""
-    visit = request[VISIT]
     try:
         row = await visit.parts.reader.account(visit.caller.account.account_id)
     except LedgerError:
@@ -20,17 +19,15 @@ async def balance(request: web.Request) -> web.Response:
     assert row is not None, "an account is never removed"
     changed_ms = row.last_entry_ms if row.last_entry_ms is not None else row.created_ms
     changed = datetime.datetime.fromtimestamp(changed_ms // 1000, datetime.UTC)
-    return web.Response(
-        body=orjson.dumps(
-            {
-                "balance": _number(row.balance_nano),
-                "currency": visit.parts.config.currency,
-                "total_spent": _number(row.spent_nano),
-                "last_updated": changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "held": _number(row.held_nano),
-            }
-        ),
-        content_type="application/json",
+    return json_answer(
+        visit.headers,
+        {
+            "balance": _number(row.balance_nano),
+            "currency": visit.parts.config.currency,
+            "total_spent": _number(row.spent_nano),
+            "last_updated": changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "held": _number(row.held_nano),
+        },
     )
 
 

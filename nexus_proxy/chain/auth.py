@@ -4,29 +4,27 @@ Strategy: a key with a wrong checksum is rejected without a look-up; the rest ar
 answer for every kind of wrong, so that nothing can be learnt by trying.
 """
 
-from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
+from collections.abc import Sequence
 
-from nexus_proxy.appkeys import VISIT
+from nexus_proxy.answers import Reply
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.apikey import hash_key, is_well_formed
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
+from nexus_proxy.visit import Handler, Visit
 
 
-@web.middleware
-async def auth(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def auth(visit: Visit, handler: Handler) -> Reply:
     """Find the key and its account. InvalidKey, but not where nothing is served, whoever asks."""
-    visit = request[VISIT]
-    key = _find(visit.parts.directory, request.headers.getall(hdrs.AUTHORIZATION, ()))
+    key = _find(visit.parts.directory, visit.arrival.authorization)
     if key is not None:
         visit.key = key
     elif visit.route is not None:
         raise InvalidKey("Incorrect API key provided. Send it as 'Authorization: Bearer sk-ai-nexus-…'.")
-    return await handler(request)
+    return await handler(visit)
 
 
-def _find(directory: Directory, values: "list[str] | tuple[()]") -> Key | None:
+def _find(directory: Directory, values: Sequence[str]) -> Key | None:
     if len(values) != 1:
         return None
     scheme, _, secret = values[0].partition(" ")

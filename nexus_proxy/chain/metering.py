@@ -7,12 +7,7 @@ does not take it, for whatever reason, the hold is voided here.
 import asyncio
 import functools
 
-from aiohttp import ClientPayloadError, hdrs, web
-from aiohttp.http import HttpVersion11
-from aiohttp.typedefs import Handler
-from aiohttp.web_protocol import RequestPayloadError
-
-from nexus_proxy.appkeys import COMPLETIONS, VISIT, Call, Visit
+from nexus_proxy.answers import Reply
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
@@ -26,36 +21,30 @@ from nexus_proxy.errors import (
     BalanceHeld,
     ClientGone,
     InsufficientBalance,
-    InvalidHttp,
     NexusError,
     Overloaded,
-    RequestTimeout,
-    RequestTooLarge,
     ShuttingDown,
-    UnsupportedMediaType,
 )
 from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.record import record_settlement
+from nexus_proxy.visit import COMPLETIONS, Call, Handler, Visit
 
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop
-_JSON = "application/json"
 
 
-@web.middleware
-async def metering(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def metering(visit: Visit, handler: Handler) -> Reply:
     """Hold money durably, lend the exchange to the handler; the exchange settles, not this task."""
-    visit = request[VISIT]
     if visit.route != COMPLETIONS:
-        return await handler(request)
+        return await handler(visit)
     parts = visit.parts
     server, bodies = parts.config.server, parts.bodies
-    size = _check_head(request, server.limits.body_bytes)
+    size = visit.arrival.check_head(server.limits.body_bytes)
     if not bodies.enter(size):
         raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
     try:
-        raw = await _read_body(request, size, server.timeouts.client_body_s)
+        raw = await visit.arrival.take_body(size, server.timeouts.client_body_s)
         if len(raw) < size:  # a chunked body was taken for the largest that it could be
             bodies.leave(size - len(raw))
             size = len(raw)
@@ -66,67 +55,13 @@ async def metering(request: web.Request, handler: Handler) -> web.StreamResponse
         else:
             visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
         del raw
-        return await _hold_and_lend(request, handler, visit)
+        return await _hold_and_lend(visit, handler)
     finally:
         bodies.leave(size)
 
 
-def _check_head(request: web.Request, most: int) -> int:
-    """Return how many bytes the body can have. RequestTooLarge, UnsupportedMediaType: before a byte of it is read."""
-    length = request.content_length
-    if length is not None and length > most:
-        raise RequestTooLarge(f"The body is larger than {most} bytes.")
-    headers = request.headers
-    transfer = headers.get(hdrs.TRANSFER_ENCODING)
-    if transfer is not None and transfer.strip().lower() != "chunked":
-        raise InvalidHttp("The only transfer coding is 'chunked'.")
-    # Trap: `request.content_type` is the parser of e-mail headers, which a long value keeps busy for half a second.
-    kind = headers.get(hdrs.CONTENT_TYPE, "")
-    if kind != _JSON and kind.partition(";")[0].strip().lower() != _JSON:
-        raise UnsupportedMediaType("Send the body as 'Content-Type: application/json'.")
-    # Trap: with its own decompression aiohttp answers a bad coding with 500, and a good one unpacks without a limit.
-    for coding in headers.getall(hdrs.CONTENT_ENCODING, ()):
-        if coding.strip().lower() != "identity":
-            raise UnsupportedMediaType("An encoded body is not accepted.")
-    return most if length is None else length
-
-
 def _shutting_down() -> ShuttingDown:
     return ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
-
-
-async def _read_body(request: web.Request, most: int, timeout_s: float) -> bytes:
-    """Read the body. RequestTooLarge at the limit, RequestTimeout, ClientGone, InvalidHttp."""
-    # Trap: aiohttp says `100 Continue` before any middleware has seen the request; here the key and the size are known.
-    expected = request.headers.get(hdrs.EXPECT)
-    if expected is not None and expected.lower() == "100-continue" and request.version >= HttpVersion11:
-        _continue(request)
-    content = request.content
-    try:
-        if content.is_eof():
-            raw = content.read_nowait()
-            if len(raw) > most:
-                raise RequestTooLarge(f"The body is larger than {most} bytes.")
-            return raw
-        pieces, size = [], 0
-        async with asyncio.timeout(timeout_s):
-            while piece := await content.readany():
-                size += len(piece)
-                if size > most:
-                    raise RequestTooLarge(f"The body is larger than {most} bytes.")
-                pieces.append(piece)
-        return b"".join(pieces)
-    except TimeoutError:
-        raise RequestTimeout("The request's body did not arrive in time.") from None
-    except (RequestPayloadError, ClientPayloadError, ConnectionError) as error:
-        if request.transport is None:
-            raise ClientGone("The client left before its request was complete.") from None
-        raise InvalidHttp("The request's body is not framed as HTTP/1.1 asks.") from error
-
-
-def _continue(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def _understand(config: Config, key: Key, raw: bytes) -> tuple[Model, Outgoing]:
@@ -135,7 +70,7 @@ def _understand(config: Config, key: Key, raw: bytes) -> tuple[Model, Outgoing]:
     return model, prepare(chat, model)
 
 
-async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -> web.StreamResponse:
+async def _hold_and_lend(visit: Visit, handler: Handler) -> Reply:
     model = visit.model
     assert model is not None
     parts = visit.parts
@@ -161,7 +96,7 @@ async def _hold_and_lend(request: web.Request, handler: Handler, visit: Visit) -
         visit.call = call = Call(model, upstream, reservation)
         if parts.readiness.shutting_down:
             raise _shutting_down()  # whoever waited in the ledger while the server began to end is sent elsewhere
-        return await handler(request)
+        return await handler(visit)
     finally:
         if call is None:
             upstream.leave()

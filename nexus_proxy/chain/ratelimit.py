@@ -6,23 +6,19 @@ a known key tells where the limit stands.
 
 import time
 
-from aiohttp import web
-from aiohttp.typedefs import Handler
-
-from nexus_proxy.appkeys import COMPLETIONS, VISIT
+from nexus_proxy.answers import Reply
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.plan import plan_of
 from nexus_proxy.errors import SUSPENDED, AccountSuspended, RateLimited
 from nexus_proxy.limiter.protocol import Limit, Refused, Standing
+from nexus_proxy.visit import COMPLETIONS, Handler, Visit
 
 
-@web.middleware
-async def ratelimit(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def ratelimit(visit: Visit, handler: Handler) -> Reply:
     """Count the request against its limits, or refuse it. AccountSuspended, RateLimited."""
-    visit = request[VISIT]
     key = visit.key
     if key is None:
-        return await handler(request)
+        return await handler(visit)
     parts, account = visit.parts, key.account
     plan = plan_of(parts.config.plans, account.plan, account.paid_nano, account.spent_nano)
     limits = [Limit(f"account:{account.account_id}", plan.rpm)]
@@ -33,7 +29,7 @@ async def ratelimit(request: web.Request, handler: Handler) -> web.StreamRespons
         _write(visit.headers, await limiter.look(limits, now_ns))
         if account.suspended:
             raise AccountSuspended(SUSPENDED)
-        return await handler(request)
+        return await handler(visit)
     verdict = await limiter.admit(limits, now_ns)
     _write(visit.headers, verdict.standing)
     if isinstance(verdict, Refused):
@@ -42,7 +38,7 @@ async def ratelimit(request: web.Request, handler: Handler) -> web.StreamRespons
             f"Rate limit of {verdict.standing.limit} requests per minute reached.",
             retry_after_ns=verdict.retry_after_ns,
         )
-    return await handler(request)
+    return await handler(visit)
 
 
 def _write(headers: dict[str, str], standing: Standing) -> None:

@@ -1,30 +1,32 @@
 """The balance as a JSON number: exact, with 2 to 9 decimals."""
 
+import asyncio
 import re
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
 from nexus_proxy.api.balance import balance
-from nexus_proxy.appkeys import VISIT, Visit
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import AccountRow
+from nexus_proxy.visit import Visit
 
 
-def request(row: AccountRow | LedgerError) -> web.Request:
+def visit(row: AccountRow | LedgerError) -> Visit:
     async def account(account_id: int) -> AccountRow:
         assert account_id == 7
         if isinstance(row, LedgerError):
             raise row
         return row
 
-    parts: Any = SimpleNamespace(config=SimpleNamespace(currency="CNY"), reader=SimpleNamespace(account=account))
+    parts: Any = SimpleNamespace(
+        config=SimpleNamespace(currency="CNY"), reader=SimpleNamespace(account=account), loop=asyncio.get_running_loop()
+    )
+    arrival: Any = None
+    found = Visit(parts, arrival, "balance")
     key: Any = SimpleNamespace(account=SimpleNamespace(account_id=7))
-    found = make_mocked_request("GET", "/")
-    found[VISIT] = Visit(parts, "req-1", 0.0, {}, "balance", key)
+    found.key = key
     return found
 
 
@@ -44,21 +46,19 @@ def row(balance_nano: int, last_entry_ms: int | None = None) -> AccountRow:
     ],
 )
 async def test_an_amount_is_written_to_its_last_decimal(nano: int, text: str) -> None:
-    response = await balance(request(row(nano)))
-    assert response.content_type == "application/json"
-    assert isinstance(response.body, bytes)
-    assert re.search(rb'"balance":([^,]+),', response.body)[1] == text.encode()  # type: ignore[index]
+    answer = await balance(visit(row(nano)))
+    assert answer.headers["Content-Type"] == "application/json"
+    assert re.search(rb'"balance":([^,]+),', answer.body)[1] == text.encode()  # type: ignore[index]
     rest = b'"currency":"CNY","total_spent":0.123456789,"last_updated":"1970-01-02T00:00:00Z","held":0.000000001}'
-    assert response.body.endswith(rest)
+    assert answer.body.endswith(rest)
 
 
 async def test_the_last_entry_says_when_it_changed() -> None:
-    response = await balance(request(row(0, last_entry_ms=1_750_000_000_999)))
-    assert isinstance(response.body, bytes)
-    assert b'"last_updated":"2025-06-15T15:06:40Z"' in response.body
+    answer = await balance(visit(row(0, last_entry_ms=1_750_000_000_999)))
+    assert b'"last_updated":"2025-06-15T15:06:40Z"' in answer.body
 
 
 async def test_a_ledger_that_cannot_be_read_is_503() -> None:
     with pytest.raises(LedgerUnavailable) as refused:
-        await balance(request(LedgerError("the ledger cannot be read")))
+        await balance(visit(LedgerError("the ledger cannot be read")))
     assert refused.value.retry_after_ns

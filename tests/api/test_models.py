@@ -1,5 +1,6 @@
 """What a key may use, listed and one by one."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,34 +9,37 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
+from nexus_proxy.answers import Answer
 from nexus_proxy.api.models import list_models, retrieve_model
-from nexus_proxy.appkeys import VISIT, Visit
-from nexus_proxy.config import load
+from nexus_proxy.config import Config, load
 from nexus_proxy.errors import ModelNotFound
+from nexus_proxy.visit import Visit
 
 FIELDS = ["id", "object", "created", "owned_by"]
 MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name in ("b", "org/c", "a")}
 
 
-def request(allowed: frozenset[str] | None, model: str = "") -> web.Request:
-    parts: Any = SimpleNamespace(config=replace(load(None, {}), models=MODELS))
+def visit(config: Config, allowed: frozenset[str] | None, model: str = "") -> Visit:
+    parts: Any = SimpleNamespace(config=config, loop=asyncio.get_running_loop())
+    arrival: Any = None
+    found = Visit(parts, arrival, "models", model)
     key: Any = SimpleNamespace(models=allowed)
-    found = make_mocked_request("GET", "/", match_info={"id": model})
-    found[VISIT] = Visit(parts, "req-1", 0.0, {}, "models", key)
+    found.key = key
     return found
+
+
+def asked(allowed: frozenset[str] | None, model: str = "") -> Visit:
+    return visit(replace(load(None, {}), models=MODELS), allowed, model)
 
 
 def described(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": len(name), "owned_by": "ai-nexus"}
 
 
-def json_of(response: web.Response) -> Any:
-    assert response.content_type == "application/json"
-    assert isinstance(response.body, bytes)
-    return orjson.loads(response.body)
+def json_of(answer: Answer) -> Any:
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+    return orjson.loads(answer.body)
 
 
 @pytest.mark.parametrize(
@@ -43,12 +47,12 @@ def json_of(response: web.Response) -> Any:
     [(None, ["a", "b", "org/c"]), (frozenset({"org/c", "gone", "a"}), ["a", "org/c"]), (frozenset(), [])],
 )
 async def test_the_list_has_what_the_key_may_use_in_order(allowed: frozenset[str] | None, names: list[str]) -> None:
-    found = json_of(await list_models(request(allowed)))
+    found = json_of(await list_models(asked(allowed)))
     assert found == {"object": "list", "data": [described(name) for name in names]}
 
 
 async def test_one_model_is_described_as_in_the_list() -> None:
-    assert json_of(await retrieve_model(request(None, "org/c"))) == described("org/c")
+    assert json_of(await retrieve_model(asked(None, "org/c"))) == described("org/c")
 
 
 @pytest.mark.parametrize(("allowed", "name"), [(None, "d"), (frozenset({"a"}), "b"), (frozenset({"d"}), "d")])
@@ -56,7 +60,7 @@ async def test_a_model_that_the_key_may_not_use_is_as_unknown_as_one_that_is_not
     allowed: frozenset[str] | None, name: str
 ) -> None:
     with pytest.raises(ModelNotFound) as caught:
-        await retrieve_model(request(allowed, name))
+        await retrieve_model(asked(allowed, name))
     assert (caught.value.param, caught.value.message) == (
         "model",
         "No such model, or this key may not use it. GET /v1/models lists them.",
@@ -67,18 +71,10 @@ async def test_models_of_the_catalogue_are_listed_as_clients_expect_them(tmp_pat
     path = tmp_path / "nexus.toml"
     path.write_text("".join(f'[providers.{name}]\napi_key_env = "K"\n' for name in ("deepseek", "siliconflow-intl")))
     config = load(path, {}, secrets=False)
-    parts: Any = SimpleNamespace(config=config)
-    key: Any = SimpleNamespace(models=None)
-
-    def asked(model: str) -> web.Request:
-        made = make_mocked_request("GET", "/", match_info={"id": model})
-        made[VISIT] = Visit(parts, "req-1", 0.0, {}, "models", key)
-        return made
-
-    listed = json_of(await list_models(asked("")))["data"]
+    listed = json_of(await list_models(visit(config, None)))["data"]
     assert [model["id"] for model in listed] == sorted(config.models)
     assert any("/" in model["id"] for model in listed)
     for model in listed:
         assert (model["object"], model["owned_by"], list(model)) == ("model", "ai-nexus", FIELDS)
         assert datetime(2023, 1, 1, tzinfo=UTC) < datetime.fromtimestamp(model["created"], UTC) < datetime.now(UTC)
-        assert json_of(await retrieve_model(asked(model["id"]))) == model
+        assert json_of(await retrieve_model(visit(config, None, model["id"]))) == model

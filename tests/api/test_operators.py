@@ -9,9 +9,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from nexus_proxy.api import operators
-from nexus_proxy.appkeys import PARTS, Readiness
+from nexus_proxy.appkeys import PARTS
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.metrics import Metrics
+from nexus_proxy.visit import Readiness
 
 
 class Ledger:

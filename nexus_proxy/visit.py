@@ -1,0 +1,109 @@
+"""One request on its way through the chain, and what the composition root put together for all of them.
+
+Strategy: each stage of the chain writes its own fields of the visit, and only later stages read them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from nexus_proxy.answers import Reply, first_headers, new_request_id
+from nexus_proxy.arrival import Arrival
+from nexus_proxy.config import Config
+from nexus_proxy.core.model import Model
+from nexus_proxy.core.places import Places
+from nexus_proxy.core.requests import Outgoing
+from nexus_proxy.ledger.directory import Directory, Key
+from nexus_proxy.ledger.protocol import Reader
+from nexus_proxy.ledger.reservation import Reservation
+from nexus_proxy.ledger.writer import Writer
+from nexus_proxy.limiter.protocol import Limiter
+from nexus_proxy.metrics import Metrics
+from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.supervisor import Supervisor
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether new requests are taken."""
+
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root put together."""
+
+    config: Config
+    directory: Directory
+    drains: Places
+    bodies: Places  # bytes of request bodies that are held
+    ledger: Writer
+    limiter: Limiter
+    logger: FilteringBoundLogger
+    loop: asyncio.AbstractEventLoop  # to be asked for costs a call into the kernel each time
+    metrics: Metrics
+    reader: Reader
+    readiness: Readiness
+    supervisor: Supervisor
+    upstreams: dict[str, Upstream]
+
+
+@dataclass(slots=True)
+class Call:
+    """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
+
+    model: Model
+    upstream: Upstream
+    reservation: Reservation
+    taken: bool = False
+
+
+class Visit:
+    """One request. The fields from `key` on are the stages', in their order."""
+
+    __slots__ = (
+        "answering",
+        "arrival",
+        "call",
+        "headers",
+        "key",
+        "model",
+        "outgoing",
+        "parameter",
+        "parts",
+        "request_id",
+        "route",
+        "started",
+    )
+
+    def __init__(self, parts: Parts, arrival: Arrival, route: str | None, parameter: str = "") -> None:
+        self.parts = parts
+        self.arrival = arrival
+        self.route = route  # the name of what is asked for, see COMPLETIONS; None serves an error
+        self.parameter = parameter  # what the path says beside the route
+        self.request_id = new_request_id()
+        self.started = parts.loop.time()
+        self.headers = first_headers(self.request_id)  # for the answer, whichever stage makes it
+        # auth
+        self.key: Key | None = None
+        # metering
+        self.model: Model | None = None
+        self.outgoing: Outgoing | None = None  # until it is taken: with its body, it is large
+        self.call: Call | None = None
+        # forward
+        self.answering = False  # the head of an answer is out: there can be no other
+
+    @property
+    def caller(self) -> Key:
+        """The key, behind auth and on a route that is served: there is one."""
+        assert self.key is not None
+        return self.key
+
+
+# The name of the route that the whole chain is for. What is served has a name; a route without one serves an error.
+COMPLETIONS = "completions"
+
+Handler = Callable[[Visit], Awaitable[Reply]]
