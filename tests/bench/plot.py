@@ -12,11 +12,15 @@ from tests.bench.report import spreads
 from tests.bench.rounds import Sample
 
 PANELS: Final = (
-    "requests/s", "CPU µs/request", "p50 ms", "p99 ms", "events/s", "CPU µs/event", "added p50 ms", "added p99 ms",
-    "first byte ms", "KiB/stream", "longest ms", "start s",
+    "requests/s", "CPU µs/request", "p50 ms", "p99 ms", "events/s", "CPU µs/event", "running CPU µs/event",
+    "CPU µs/stream", "added p50 ms", "added p99 ms", "added running p50 ms", "added running p99 ms",
+    "first byte p50 ms", "KiB/stream", "longest ms", "start s",
 )  # fmt: skip
 _COLUMNS = 2
-_LOGARITHMIC = ("requests/s", "CPU µs/request", "p50 ms", "p99 ms", "CPU µs/event", "first byte ms")
+_LOGARITHMIC = (
+    "requests/s", "CPU µs/request", "p50 ms", "p99 ms", "CPU µs/event", "running CPU µs/event", "CPU µs/stream",
+    "first byte p50 ms",
+)  # fmt: skip
 
 
 def draw(samples: Sequence[Sample], path: Path) -> bool:

@@ -110,6 +110,9 @@ def show(samples: Sequence[Sample], console: Console) -> None:
             console.print(f" {system} / {other}: {', '.join(texts)}", highlight=False)
         console.print()
     console.print("Medians of the rounds, ± half of the way from the least to the most. 'added' is beside 'direct'.")
+    console.print(
+        "'running' is while all streams were open and none was over. CPU µs/stream is the rest: to open and end one."
+    )
     console.print("Where core % is far below 100, the load is the limit, not the system: compare the CPU time.")
 
 

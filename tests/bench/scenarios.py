@@ -11,10 +11,10 @@ from functools import partial
 
 from tests.bench.answers import EVENTS_A_SECOND, Asked, question
 from tests.bench.door import Door
-from tests.bench.load import Measured, closed_load, open_load
+from tests.bench.load import Measured, closed_load, open_load, percentile_ms
 from tests.bench.loaded import LoadedDoor
 from tests.bench.peers import LiteLLM, Portkey
-from tests.bench.processes import cpu_us, rss_bytes
+from tests.bench.processes import cpu_ns, rss_bytes
 from tests.bench.proxies import Bare, Nginx
 from tests.bench.streams import Streamed, closed_streams, open_streams
 from tests.bench.systems import MODEL, Direct, System, Worthless
@@ -54,14 +54,23 @@ class _Used:
     """What a system has used since this was made."""
 
     def __init__(self, system: System) -> None:
+        self.measured = system.pid is not None
         self._pid = system.pid
-        self._before_us = 0 if self._pid is None else cpu_us(self._pid)
+        self._before_ns = self.total_ns()
+
+    def total_ns(self) -> int:
+        """Return the CPU time that it has used since it was started; 0 where nobody is measured."""
+        return 0 if self._pid is None else cpu_ns(self._pid)
+
+    def so_far_us(self) -> float:
+        """Return the CPU time that it has used since this was made."""
+        return (self.total_ns() - self._before_ns) / 1e3
 
     def per(self, what: str, number: int, seconds: float) -> Figures:
         """Return the CPU time of each of so many, and the share of a core; nothing where nobody is measured."""
-        if self._pid is None:
+        if not self.measured:
             return {}
-        used_us = cpu_us(self._pid) - self._before_us
+        used_us = self.so_far_us()
         return {f"CPU µs/{what}": used_us / number, "core %": used_us / 1e4 / seconds}
 
 
@@ -112,18 +121,36 @@ async def _burst(system: System, setting: Setting) -> Figures:
 
 
 async def _paced(streams: int, system: System, setting: Setting) -> Figures:
-    number = setting.paced_streams or streams
-    wanted = Asked("paced", max(round(setting.seconds * EVENTS_A_SECOND), 1))
+    """Streams that are begun one after the other, and then all run for the time of a load."""
+    number, spread_s = setting.paced_streams or streams, min(1.0, setting.seconds)
+    lasting_s = spread_s + setting.seconds
+    wanted = Asked("paced", max(round(lasting_s * EVENTS_A_SECOND), 1))
     requests, used = system.requests(question(MODEL, stream=wanted)), _Used(system)
     streamed = await open_streams(
         system.port, requests, wanted.events, exact=system.exact,
-        streams=number, spread_s=min(1.0, setting.seconds), timeout_s=setting.seconds + STREAMS_S,
+        streams=number, spread_s=spread_s, timeout_s=lasting_s + STREAMS_S, meter=used.total_ns,
     )  # fmt: skip
+    all_us = used.so_far_us()
     spent = used.per("event", max(streamed.events, 1), streamed.seconds)
     _take_streams(system, streamed)
-    first = sorted(streamed.first_byte_ns)[len(streamed.first_byte_ns) // 2] / 1e6
     times = {"p50 ms": streamed.delay_ms(50), "p99 ms": streamed.delay_ms(99)}
-    return {**times, "first byte ms": first, **spent}
+    firsts = {f"first byte p{percent} ms": percentile_ms(streamed.first_byte_ns, percent) for percent in (50, 99)}
+    apart = _apart(streamed, all_us, measured=used.measured)
+    return {**apart, **firsts, **times, **spent}
+
+
+def _apart(streamed: Streamed, all_us: float, *, measured: bool) -> Figures:
+    """Tell what streams cost while all of them run from what it costs to open and to end one. Nothing if they never
+    all ran at once."""
+    running = streamed.running()
+    if running is None:
+        return {}
+    figures = {f"running p{percent} ms": running.delay_ms(percent) for percent in (50, 99)}
+    if measured:
+        event_us = running.metered / 1e3 / len(running.delays_ns)
+        figures["running CPU µs/event"] = event_us
+        figures["CPU µs/stream"] = (all_us - event_us * streamed.events) / streamed.streams
+    return figures
 
 
 async def _memory(system: System, setting: Setting) -> Figures:

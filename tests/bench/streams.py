@@ -2,7 +2,8 @@
 
 Strategy: while it is measured a client only notes each piece and the time at which it came; the answers are taken apart
 afterwards. llhttp removes the framing, the payload must be right to the byte, and each event has been under way from
-its stamp to the piece that completed it: provider and client have one clock, the machine's.
+its stamp to the piece that completed it: provider and client have one clock, the machine's. What streams cost while
+they run is told from what it costs to open and to end them, by the time in which all have begun and none is over.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 
@@ -29,6 +30,13 @@ class Heard:
     pieces: list[tuple[int, bytes]] = field(default_factory=list)
 
 
+class Moment(NamedTuple):
+    """A time, and what the meter showed then."""
+
+    at_ns: int
+    metered: int
+
+
 @dataclass(slots=True)
 class Streamed:
     """What a load of streams saw. The times are of answers that were whole and right, in nanoseconds."""
@@ -36,8 +44,11 @@ class Streamed:
     seconds: float = 0.0
     streams: int = 0
     first_byte_ns: list[int] = field(default_factory=list)
+    came_ns: list[int] = field(default_factory=list)  # when each event was here
     delays_ns: list[int] = field(default_factory=list)  # of each event, from the provider's socket to the client
     failures: Counter[str] = field(default_factory=Counter)
+    all_open: Moment | None = None  # every stream has begun to answer
+    first_over: Moment | None = None  # the first one has ended
 
     @property
     def events(self) -> int:
@@ -47,6 +58,18 @@ class Streamed:
     def delay_ms(self, percent: float) -> float:
         """Return the delay that so many percent of the events did not exceed."""
         return percentile_ms(self.delays_ns, percent)
+
+    def running(self) -> "Running | None":
+        """Return what was seen while all streams ran; None if one was over before the last had begun."""
+        since, until = self.all_open, self.first_over
+        if since is None or until is None or until.at_ns <= since.at_ns:
+            return None
+        delays_ns = [
+            delay_ns
+            for came_ns, delay_ns in zip(self.came_ns, self.delays_ns, strict=True)
+            if since.at_ns < came_ns <= until.at_ns
+        ]
+        return Running(delays_ns, until.metered - since.metered) if delays_ns else None
 
     def take(self, heard: Heard, events: int, *, exact: bool) -> None:
         """Count an answer, if it is right: to the byte, or as far as a gateway that writes its own bytes lets see."""
@@ -62,7 +85,21 @@ class Streamed:
         ends = [end for end, _ in marks]
         self.streams += 1
         self.first_byte_ns.append(marks[0][1] - heard.asked_ns)
-        self.delays_ns += [marks[bisect.bisect_left(ends, end)][1] - sent_ns for end, sent_ns in stamps]
+        for end, sent_ns in stamps:
+            came_ns = marks[bisect.bisect_left(ends, end)][1]
+            self.came_ns.append(came_ns)
+            self.delays_ns.append(came_ns - sent_ns)
+
+
+class Running(NamedTuple):
+    """The events that came while all streams ran: the delay of each, and by how much the meter went on meanwhile."""
+
+    delays_ns: list[int]
+    metered: int
+
+    def delay_ms(self, percent: float) -> float:
+        """Return the delay that so many percent of these events did not exceed."""
+        return percentile_ms(self.delays_ns, percent)
 
 
 def _unframed(heard: Heard) -> tuple[bytes, list[tuple[int, int]]]:
@@ -178,7 +215,9 @@ async def closed_streams(
     listeners = [await _listen(port, lambda _: None, ended) for _ in range(connections)]
     for listener in listeners:
         listener.ask(next(requests))
-    return await _heard(listeners, over, seconds + LAST_ANSWER_S, began, events, exact=exact)
+    streamed = Streamed()
+    await _hear(listeners, over, seconds + LAST_ANSWER_S, began, events, streamed, exact=exact)
+    return streamed
 
 
 async def open_streams(
@@ -191,11 +230,13 @@ async def open_streams(
     spread_s: float,
     timeout_s: float,
     all_open: Callable[[], Awaitable[None]] | None = None,
+    meter: Callable[[], int] = lambda: 0,
 ) -> Streamed:
     """Begin so many streams, spread over that time; return when the last one is over.
 
-    `all_open` is called when each of them has begun to answer.
+    `all_open` is called when each of them has begun to answer. `meter` is read then, and when the first one ends.
     """
+    streamed = Streamed()
     loop = asyncio.get_running_loop()
     over: asyncio.Future[None] = loop.create_future()
     every: asyncio.Future[None] = loop.create_future()
@@ -208,9 +249,12 @@ async def open_streams(
         opening.release()
         if not silent and not every.done():
             every.set_result(None)
+            streamed.all_open = Moment(time.monotonic_ns(), meter())
 
     def ended(_: Listener) -> None:
         nonlocal left
+        if streamed.first_over is None:
+            streamed.first_over = Moment(time.monotonic_ns(), meter())
         left -= 1
         if not left and not over.done():
             over.set_result(None)
@@ -226,7 +270,8 @@ async def open_streams(
     if all_open is not None:
         await asyncio.wait([every], timeout=timeout_s)
         await all_open()
-    return await _heard(listeners, over, timeout_s, began, events, exact=exact)
+    await _hear(listeners, over, timeout_s, began, events, streamed, exact=exact)
+    return streamed
 
 
 async def _listen(port: int, began: Callable[[Listener], None], ended: Callable[[Listener], None]) -> Listener:
@@ -234,21 +279,21 @@ async def _listen(port: int, began: Callable[[Listener], None], ended: Callable[
     return (await loop.create_connection(lambda: Listener(began, ended), "127.0.0.1", port))[1]
 
 
-async def _heard(
+async def _hear(
     listeners: list[Listener],
     over: "asyncio.Future[None]",
     timeout_s: float,
     began: float,
     events: int,
+    streamed: Streamed,
     *,
     exact: bool,
-) -> Streamed:
+) -> None:
     await asyncio.wait([over], timeout=timeout_s)
-    streamed = Streamed(seconds=time.monotonic() - began)
+    streamed.seconds = time.monotonic() - began
     for listener in listeners:
         listener.close()
     await asyncio.wait([listener.lost for listener in listeners])
     for listener in listeners:
         for heard in listener.all_heard:
             streamed.take(heard, events, exact=exact)
-    return streamed

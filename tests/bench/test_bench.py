@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
+from tests.bench import scenarios
 from tests.bench.__main__ import SYSTEMS, Options, main, run
 from tests.bench.door import Door
 from tests.bench.loaded import Size
 from tests.bench.proxies import NGINX_BINARY
 from tests.bench.rounds import Sample
 from tests.bench.scenarios import SCENARIOS, Setting
+from tests.bench.streams import Moment, Streamed
 from tests.bench.systems import Direct, Place, Worthless
 from tests.bench.test_load import hang_up
 
@@ -71,6 +73,37 @@ async def test_a_request_that_fails_makes_the_run_worthless(scenario: str, answe
         with pytest.raises(Worthless, match=r"direct: (requests|streams) failed"):
             await SCENARIOS[scenario].run(system, Setting(seconds=0.1, paced_streams=2))
     assert not system.served
+
+
+@pytest.mark.parametrize("measured", [True, False])
+async def test_what_streams_cost_while_they_run_is_told_from_opening_and_ending_them(
+    measured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used_ns = 500_000
+    wanted: list[int] = []
+
+    async def streams(_port: int, _requests: object, events: int, *, meter: Callable[[], int], **_: object) -> Streamed:
+        nonlocal used_ns
+        wanted.append(events)
+        came = Streamed(seconds=2.0, streams=2, first_byte_ns=[3_000_000, 5_000_000])
+        came.came_ns, came.delays_ns = [1, 2, 3, 4, 5, 6], [9_000_000] * 2 + [1_000_000, 2_000_000] + [9_000_000] * 2
+        used_ns += 50_000
+        came.all_open = Moment(2, meter())
+        used_ns += 40_000
+        came.first_over = Moment(4, meter())
+        used_ns += 70_000
+        return came
+
+    monkeypatch.setattr(scenarios, "open_streams", streams)
+    monkeypatch.setattr(scenarios, "cpu_ns", lambda _: used_ns)
+    system = Direct(Place(tmp_path, 9, 0))
+    await system.start()
+    system.pid = 1 if measured else None
+    figures = await SCENARIOS["stream-50"].run(system, Setting(seconds=3.0))
+    assert wanted == [200]  # one second in which they begin, three in which all of them run
+    spent = {"running CPU µs/event": 20.0, "CPU µs/stream": 20.0, "CPU µs/event": 160 / 6, "core %": 160 / 2e4}
+    times = {"running p50 ms": 1.0, "running p99 ms": 1.0, "first byte p50 ms": 3.0, "first byte p99 ms": 3.0}
+    assert figures == times | {"p50 ms": 9.0, "p99 ms": 9.0} | (spent if measured else {})
 
 
 async def test_a_log_that_lost_lines_makes_the_run_worthless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

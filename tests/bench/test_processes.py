@@ -1,9 +1,12 @@
 """A process counts with its children."""
 
+import os
 import subprocess
 import sys
+import threading
+import time
 
-from tests.bench.processes import cpu_us, family, pinned_here, rss_bytes
+from tests.bench.processes import cpu_ns, family, pinned_here, rss_bytes
 
 _PARENT = """
 import subprocess, sys
@@ -20,8 +23,23 @@ def test_what_a_child_uses_is_its_familys() -> None:
         assert members[0] == parent.pid
         assert len(members) == 2
         assert rss_bytes(parent.pid) > 50_000_000
-        assert cpu_us(parent.pid) >= cpu_us(members[1])
+        assert cpu_ns(parent.pid) > cpu_ns(members[1]) > 0
         parent.communicate(b"\n")
+
+
+def test_threads_that_have_ended_count() -> None:
+    before = cpu_ns(os.getpid())
+    used: list[int] = []
+
+    def work() -> None:
+        while time.thread_time_ns() < 20_000_000:
+            pass
+        used.append(time.thread_time_ns())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert cpu_ns(os.getpid()) - before >= used[0]
 
 
 def test_what_is_started_stays_on_the_core() -> None:

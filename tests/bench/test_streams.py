@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.answers import BEGIN, END, Asked, event, question
 from tests.bench.processes import program
-from tests.bench.streams import Heard, Streamed, closed_streams, open_streams
+from tests.bench.streams import Heard, Moment, Streamed, closed_streams, open_streams
 from tests.bench.systems import head
 from tests.bench.test_load import hang_up
 from tests.rig.raw_client import ask
@@ -35,6 +35,7 @@ def test_an_event_has_come_with_the_piece_that_completes_it() -> None:
     one, two = event(1_000), event(2_000)
     streamed = taken(BEGIN, one[:100], one[100:] + two[:100], two[100:] + END)
     assert streamed.first_byte_ns == [1]
+    assert streamed.came_ns == [10_003, 10_004]
     assert streamed.delays_ns == [10_003 - 1_000, 10_004 - 2_000]
 
 
@@ -63,6 +64,66 @@ def test_bytes_behind_the_end_are_a_failure() -> None:
     for more in (b"0\r\n\r\n", STREAM, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"H"):
         assert taken(STREAM, more).failures
         assert taken(STREAM + more).failures
+
+
+def test_what_came_while_all_ran_is_told_from_what_came_before_and_after() -> None:
+    streamed = Streamed(came_ns=[7, 14, 5, 10, 15, 11], delays_ns=[1, 2_000_000, 3, 4, 5, 6_000_000])
+    streamed.all_open, streamed.first_over = Moment(10, 100), Moment(14, 175)
+    running = streamed.running()
+    assert running is not None
+    assert running == ([2_000_000, 6_000_000], 75)
+    assert [running.delay_ms(percent) for percent in (0, 100)] == [2, 6]
+
+
+@pytest.mark.parametrize(
+    ("all_open", "first_over"),
+    [
+        (None, None),
+        (Moment(10, 1), None),
+        (None, Moment(20, 2)),
+        (Moment(20, 1), Moment(10, 2)),
+        (Moment(20, 1), Moment(20, 1)),
+        (Moment(31, 1), Moment(40, 2)),
+    ],
+)
+def test_if_not_all_ran_at_once_nothing_is_told(all_open: Moment | None, first_over: Moment | None) -> None:
+    streamed = Streamed(came_ns=[15, 20, 30], delays_ns=[1, 2, 3], all_open=all_open, first_over=first_over)
+    assert streamed.running() is None
+
+
+async def test_all_run_from_the_last_ones_first_byte_to_the_first_ones_end() -> None:
+    all_open, first_over = asyncio.Event(), asyncio.Event()
+    moments = iter([(all_open, 100), (first_over, 175)])  # a third look would be an error
+    asked = 0
+
+    def meter() -> int:
+        moment, metered = next(moments)
+        moment.set()
+        return metered
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        last = asked == 2
+        await reader.readexactly(1)
+        writer.write(BEGIN if last else BEGIN + event(1))
+        await all_open.wait()
+        if last:
+            await first_over.wait()
+            writer.write(event(1))
+        writer.write(event(2) + END)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        streamed = await open_streams(
+            port, repeat(b"?"), 2, exact=True, streams=2, spread_s=0.0, timeout_s=10, meter=meter
+        )
+    assert (streamed.streams, streamed.events) == (2, 4)
+    running = streamed.running()
+    assert running is not None
+    assert (len(running.delays_ns), running.metered) == (1, 75)
 
 
 async def test_a_load_takes_what_the_provider_sends_and_the_gate_holds() -> None:
