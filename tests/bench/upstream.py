@@ -2,6 +2,7 @@
 
 Strategy: raw bytes on a protocol, connections kept, an event written straight to the socket so that its stamp is the
 time at which it left. All paced streams hang on one timer, which ticks every millisecond: what is due then goes out.
+Streams that are begun at even intervals would march in step, so each has its first event at a time of its own chance.
 It runs as a process of its own and prints its port: `python -m tests.bench.upstream`. A request for `/release` lets go
 what is gated.
 """
@@ -11,6 +12,7 @@ import contextlib
 import gc
 import heapq
 import os
+import random
 import time
 from typing import cast
 
@@ -31,9 +33,11 @@ class Pacer:
         self._due: list[tuple[int, int, FastUpstream]] = []
         self._number = 0  # keeps two streams from being compared
         self._ticking = False
+        self._chance = random.Random(1)
 
-    def put(self, stream: "FastUpstream", due_ns: int) -> None:
-        """Send that stream's next event when it is due."""
+    def begin(self, stream: "FastUpstream") -> None:
+        """Send that stream's events from now on, the first one within a period."""
+        due_ns = time.monotonic_ns() + int(self._chance.random() * _PERIOD_NS)
         self._number += 1
         heapq.heappush(self._due, (due_ns, self._number, stream))
         if not self._ticking:
@@ -87,7 +91,7 @@ class FastUpstream(asyncio.Protocol):
         self._left = wanted.events
         self._write(BEGIN)
         if wanted.pace == "paced":
-            self._pacer.put(self, time.monotonic_ns() + _PERIOD_NS)
+            self._pacer.begin(self)
         elif wanted.pace == "burst":
             self.burst()
         else:
