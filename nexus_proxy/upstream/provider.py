@@ -6,6 +6,7 @@ connected to. The number of exchanges at once is bounded; past it the answer is 
 """
 
 import asyncio
+import functools
 import ssl
 from collections import deque
 from urllib.parse import urlsplit
@@ -114,7 +115,7 @@ class Upstream:
 
     def _may_connect(self, address: str) -> bool:
         """Inner addresses only if they are allowed, public ones only with TLS: the credential is in the first bytes."""
-        return self._tls is not None if is_public(address) else self.provider.allow_private
+        return self._tls is not None if _is_public(address) else self.provider.allow_private
 
     def _connection(self) -> Connection:
         connection = Connection(self._forget)
@@ -131,6 +132,9 @@ class Upstream:
         for connection in list(self._all):
             connection.abort()
         self._idle.clear()
+
+
+_is_public = functools.lru_cache(maxsize=1024)(is_public)  # asked for each connection, of a handful of addresses
 
 
 def _tls_context(provider: Provider) -> ssl.SSLContext:
