@@ -42,14 +42,17 @@ def first_headers(request_id: str) -> dict[str, str]:
 def response_head(
     status: int, headers: Mapping[str, str], framing: str, *, http10: bool = False, keep_alive: bool = True
 ) -> bytes:
-    """Return a response's head. `framing` is the header that tells where the body ends, if there is one."""
+    """Return a response's head. `framing` is the header that tells where the body ends, if one does.
+
+    There is at least one of the other headers.
+    """
     if http10:
         version, connection = "HTTP/1.0 ", "Connection: keep-alive\r\n" if keep_alive else ""
     else:
         version, connection = "HTTP/1.1 ", "" if keep_alive else "Connection: close\r\n"
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = "\r\n".join(map(": ".join, headers.items()))
     return (
-        f"{version}{_STATUS_LINES[status]}{lines}{connection}{framing}Date: {rfc822_formatted_time()}\r\n\r\n"
+        f"{version}{_STATUS_LINES[status]}{connection}{framing}Date: {rfc822_formatted_time()}\r\n{lines}\r\n\r\n"
     ).encode("latin-1")
 
 

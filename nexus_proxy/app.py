@@ -48,7 +48,9 @@ BACKLOG = 1024
 COMPLETIONS_PATH = "/v1/chat/completions"
 WATCH_EVERY_S = 0.5
 EXIT_BROKEN = 1
-GC_THRESHOLD = (20_000, 50, 100)  # a request makes few cycles and much that goes by itself; the default looks too often
+# A request makes few cycles and much that goes by itself, so the default looks too often at what is old. A look at the
+# young stops everybody, for as long as there are many of them: a hundred of streams that are opened at once make some.
+GC_THRESHOLD = (2_000, 500, 100)
 
 
 class Door:

@@ -244,7 +244,7 @@ async def test_a21_a34_a_parser_error_is_json_closes_and_repeats_nothing(
     response._reply.write_to(arrival)
     head, _, body = bytes(written).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 ")
-    assert b"\r\nContent-Type: application/json\r\n" in head
+    assert b"\r\nContent-Type: application/json\r\n" in head + b"\r\n"
     assert b"x-request-id: req_" in head
     assert f'"code":"{code}"'.encode() in body
     assert b"secret" not in written
@@ -278,6 +278,7 @@ async def test_a_client_that_is_not_there_is_not_answered(house: House) -> None:
 
 # --- requests that come whole -------------------------------------------------------------------------------------
 
+ID = first_headers("req_1")
 LINE = b"POST /ask HTTP/1.1\r\n"
 
 
@@ -290,7 +291,7 @@ class Counter:
         self.gate.set()
         self.fault: Exception | None = None
         self.refusal: NexusError | None = None  # of what is read by aiohttp, before its body
-        self.answer: Callable[[bytes], Answer] = lambda body: Answer(200, {}, body)
+        self.answer: Callable[[bytes], Answer] = lambda body: Answer(200, ID, body)
         self.asked: list[tuple[str, bytes]] = []
         self.arrivals: list[Arrival] = []
         self.runner: DoorRunner
@@ -308,7 +309,7 @@ class Counter:
         return self.answer(way.encode() + b" " + body[:40])
 
     async def serve_framed(self, request: web.Request, arrival: Arrival) -> Reply:
-        return await self.serve(arrival) if self.refusal is None else error_answer(self.refusal, first_headers("req_1"))
+        return await self.serve(arrival) if self.refusal is None else error_answer(self.refusal, ID)
 
     def connect(self, **options: Any) -> Connection:
         return Connection("127.0.0.1", self.port, **options)
@@ -457,7 +458,7 @@ async def test_a_desk_that_fails_closes_the_connection(
 
 
 async def test_an_answer_that_closes_ends_the_connection(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(503, {}, body, close=True)
+    counter.answer = lambda body: Answer(503, ID, body, close=True)
     async with counter.connect() as connection:
         await connection.send(ask(b"x") + ask(b"never"))
         answer = await connection.read_response()
@@ -467,7 +468,7 @@ async def test_an_answer_that_closes_ends_the_connection(counter: Counter) -> No
 
 
 async def test_c7_a_client_that_does_not_read_its_whole_answer_is_left(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(200, {}, b"x" * 50_000_000)
+    counter.answer = lambda body: Answer(200, ID, b"x" * 50_000_000)
     async with counter.connect(receive_buffer=4096) as connection:
         connection.pause_reading()
         await connection.send(ask(b"x"))
