@@ -76,8 +76,8 @@ class Writer:
         store: Store,
         *,
         loop: asyncio.AbstractEventLoop,
-        commit_timeout_s: float = 1.0,
         on_broken: Callable[[BaseException], None],
+        commit_timeout_s: float = 1.0,
     ) -> None:
         self.observe: Callable[[int, float], None] | None = None  # a batch was committed: operations, seconds
         self.batches = 0
