@@ -53,8 +53,8 @@ class LineWriter:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         # A daemon on a bare descriptor: a pipe that nobody reads must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="logs", daemon=True)
+        self._worker.start()
 
     def put(self, line: bytes) -> None:
         """Queue a line, or drop it."""
@@ -67,8 +67,8 @@ class LineWriter:
         """Write what is queued; tell whether that was done in time."""
         self._closing.set()
         self._queue.put(None)
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._worker.join(timeout_s)
+        return not self._worker.is_alive()
 
     def _run(self) -> None:
         ended = False

@@ -213,11 +213,11 @@ def test_d23_a_blocked_pipe_stops_nobody_and_what_is_lost_is_counted() -> None:
     assert not logger.close(timeout_s=0.05)
     os.set_blocking(reader, False)
     received = b""
-    while logger._writer._thread.is_alive():  # now somebody reads again
+    while logger._writer._worker.is_alive():  # now somebody reads again
         try:
             received += os.read(reader, 1 << 20)
         except BlockingIOError:
-            logger._writer._thread.join(0.01)
+            logger._writer._worker.join(0.01)
     os.close(writer)
     while chunk := os.read(reader, 1 << 20):
         received += chunk

@@ -103,7 +103,7 @@ class Writer:
         self._waiting: dict[_Item, float] = {}  # until when, in the loop's time; the first to expire is the first in it
         self._sweep: asyncio.TimerHandle | None = None
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         self._unsettled = 0  # settlements and other items whose outcome has not come back
         self._idle: asyncio.Future[None] | None = None  # the stop waits for the last outcome
         self._writable = False
@@ -122,15 +122,15 @@ class Writer:
     async def start(self) -> int:
         """Open the store and recover it; return how many holds an earlier run had left open. LedgerError."""
         started: asyncio.Future[int] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, args=(started,), name="ledger-writer", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, args=(started,), name="ledger-writer", daemon=True)
+        self._worker.start()
         recovered = await started
         self._accepting = True
         return recovered
 
     async def stop(self) -> None:
         """Commit what is queued, then end the thread and close the store."""
-        thread, self._thread = self._thread, None
+        thread, self._worker = self._worker, None
         if thread is None:
             return
         if self._accepting:
