@@ -1,1 +1,5 @@
 """A metered, OpenAI-compatible front door for Chinese AI models."""
+
+from nexus_proxy import native
+
+native.use()

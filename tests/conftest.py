@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from tests.rig.compiled import skip_what_does_not_reach
 from tests.rig.fault_upstream import FaultUpstream
 
 if TYPE_CHECKING:
     from tests.rig.house import House
+
+
+def pytest_configure() -> None:
+    """Skip what cannot be tested of the compiled form, if that is what runs."""
+    skip_what_does_not_reach()
 
 
 @pytest.fixture

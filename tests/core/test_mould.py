@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
+from nexus_proxy.core.answer import Answer
 from nexus_proxy.core.dialect import Dialect, Failure
 from nexus_proxy.core.mould import MOULD_BYTES_MAX, Mould, mould_of
 from nexus_proxy.core.ssetap import SseTap
 from nexus_proxy.core.usage import UsageShape
+from tests.rig.compiled import from_source
 
 NAMES = frozenset({"content", "reasoning_content"})
 PLAIN = Dialect("openai", ask_usage=False)
@@ -26,7 +28,7 @@ DIALECTS = [PLAIN, ODD, *load_catalogue().dialects.values()]
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
 
 
-class Reader(SseTap):
+class Reader(from_source(Answer.__module__, SseTap.__module__).SseTap):  # type: ignore[misc]
     """A tap that reads every event."""
 
     def _look_for_mould(self, found: dict[str, Any], blank: bytes) -> None:

@@ -39,12 +39,13 @@ from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
 from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, void
+from tests.rig.compiled import from_source
 
 USAGE = Usage(prompt=120, completion=30, cached=20)
 CHARGE = amount_nano(DEAR.tiers, USAGE)
 
 
-class Gated(SqliteStore):
+class Gated(from_source(SqliteStore.__module__).SqliteStore):  # type: ignore[misc]
     """A store whose commits wait at a gate, and which remembers its batches."""
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +62,8 @@ class Gated(SqliteStore):
         assert self.gate.wait(10)
         if self.fault is not None:
             raise self.fault
-        return super().apply(batch)
+        outcomes: list[Outcome] = super().apply(batch)
+        return outcomes
 
 
 class Desk:

@@ -34,6 +34,7 @@ from nexus_proxy.upstream.exchange import Exchange
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from tests.rig.answers import DONE, Answer
+from tests.rig.compiled import is_compiled
 from tests.rig.eventually import eventually
 from tests.rig.fault_upstream import FaultUpstream
 from tests.rig.steps import (
@@ -205,7 +206,8 @@ Stage = Callable[..., Scene]
 @pytest.fixture
 async def stage(fu: FaultUpstream, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     """Make scenes before one scripted provider."""
-    monkeypatch.setattr(module, "END_GRACE_S", 0.05)
+    if not is_compiled(module):  # there it is as long as it is
+        monkeypatch.setattr(module, "END_GRACE_S", 0.05)
     upstreams: list[Upstream] = []
     tags = 0
 

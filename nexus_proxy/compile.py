@@ -1,0 +1,117 @@
+"""`python -m nexus_proxy.compile` compiles what a request walks through; `--remove` takes that away again.
+
+Strategy: mypyc is given a copy of the sources, so that what was compiled is what the digest names, whoever edits
+meanwhile. The result is moved to where `native` looks for it when all of it is there; whatever fails before leaves
+everything as it was. The sources stay the only sources, and where no compiler is, nothing is missed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from nexus_proxy import native
+
+# What is compiled, as patterns below the package. Left out is what is not on the path of a request, and what does not
+# work compiled: `logs` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
+COMPILED: Final = (
+    "answers.py",
+    "clock.py",
+    "core/*.py",
+    "counts.py",
+    "ledger/directory.py",
+    "ledger/entries.py",
+    "ledger/posting.py",
+    "ledger/protocol.py",
+    "ledger/reservation.py",
+    "ledger/sqlite.py",
+    "ledger/statements.py",
+    "ledger/writer.py",
+    "limiter/*.py",
+    "metrics.py",
+    "upstream/*.py",
+)
+OPTIONS: Final = ("--config-file=", "--disable-error-code=import-untyped")  # of mypy: the same wherever it is run
+SETTINGS: Final = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}  # the environment may say otherwise
+
+
+class NotCompiled(Exception):
+    """There is no compiled form, or no new one. What was there before is still there."""
+
+
+def sources(package: Path, patterns: Sequence[str] = COMPILED) -> list[Path]:
+    """Return the files to compile. NotCompiled if a pattern finds none: a module was moved, and would be forgotten."""
+    found: list[Path] = []
+    for pattern in patterns:
+        matching = [path for path in sorted(package.glob(pattern)) if path.name != "__init__.py"]
+        if not matching:
+            raise NotCompiled(f"there is no {pattern} to compile in {package}")
+        found += matching
+    return found
+
+
+def compile_package(package: Path = native.PACKAGE, patterns: Sequence[str] = COMPILED) -> Path:
+    """Compile a package and return the folder of the result. It replaces the one before. NotCompiled."""
+    if find_spec("mypyc") is None:
+        raise NotCompiled("mypyc is not installed: pip install 'nexus-proxy[compiled]'")
+    home = package / native.FOLDER
+    home.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=home, prefix="making-") as scratch:
+        copy = Path(scratch, "source", package.name)
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns(native.FOLDER, "__pycache__"))
+        _run_mypyc(copy.parent, [str(path.relative_to(copy.parent)) for path in sources(copy, patterns)])
+        built = Path(scratch, "built")
+        for path in native.modules(copy.parent).values():
+            if "build" not in path.relative_to(copy.parent).parts:  # mypyc's own folder has each of them once more
+                kept = built / path.relative_to(copy.parent)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(kept)
+        form = home / native.digest(copy)
+        for other in home.iterdir():
+            if other != Path(scratch):
+                shutil.rmtree(other)
+        built.rename(form)
+    return form
+
+
+def _run_mypyc(directory: Path, files: Sequence[str]) -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "mypyc", *OPTIONS, *files),
+        cwd=directory,
+        env=SETTINGS | os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NotCompiled(f"mypyc failed:\n{done.stdout}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m nexus_proxy.compile", description="Compile this package.")
+    parser.add_argument("--remove", action="store_true", help="take the compiled form away")
+    home = native.PACKAGE / native.FOLDER
+    if parser.parse_args(arguments).remove:
+        shutil.rmtree(home, ignore_errors=True)
+        print("The sources are used.")
+        return 0
+    try:
+        form = compile_package()
+    except NotCompiled as failure:
+        print(f"Not compiled: {failure}", file=sys.stderr)
+        return 1
+    files = native.modules(form).values()
+    print(f"{len(files) - 1} modules, {sum(path.stat().st_size for path in files):,} bytes: {form}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
