@@ -47,8 +47,10 @@ class DoorProtocol(RequestHandler):
         "_begun_timer",
         "_desk",
         "_early",
+        "_ends",
         "_head_s",
         "_head_timer",
+        "_in_hand",
         "_owed",
         "_serving",
         "_silent",
@@ -66,6 +68,8 @@ class DoorProtocol(RequestHandler):
         self._early = b""  # what came behind it
         self._begun = b""  # one of which a part has come
         self._begun_timer: asyncio.TimerHandle | None = None
+        self._in_hand = 0  # requests that aiohttp has read and not answered
+        self._ends = False  # the last of them was the connection's last
         self._owed: int | None = 0  # bytes of a request that aiohttp's parser still expects; None: who knows
         self._head_s = head_s
         self._stalled_s = stalled_s
@@ -88,9 +92,13 @@ class DoorProtocol(RequestHandler):
         if self._begun:
             data = self._take_begun() + data
         desk = self._desk
-        if desk is not None and self._owed == 0 and self._waiter is not None and not self._messages:
+        if (
+            desk is not None
+            and self._owed == 0
+            and not (self._in_hand or self._ends or self._close or self._force_close)
+        ):
             request = read_whole(data, desk.line)
-            if isinstance(request, WholeRequest) and not (self._close or self._force_close):
+            if isinstance(request, WholeRequest):
                 self._stop_head_timer()
                 self._request_in_progress = True
                 self._serving = self._loop.create_task(self._serve(desk, WholeArrival(request, self)))
@@ -117,6 +125,7 @@ class DoorProtocol(RequestHandler):
         """Let aiohttp read it."""
         before = self._request_count
         super().data_received(data)
+        self._in_hand += self._request_count - before
         if self._owed:
             self._owed = self._owed - len(data) if len(data) <= self._owed else None
         elif self._owed == 0 and data:
@@ -133,6 +142,15 @@ class DoorProtocol(RequestHandler):
             return None
         size = data.find(b"\r\n\r\n") + 4 + int(message.headers.get(hdrs.CONTENT_LENGTH, "0"))
         return size - len(data) if size >= len(data) else None
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send it; aiohttp is still busy with the request for some turns of the loop, but with nothing that matters."""
+        finished = await super().finish_response(request, resp, start_time)
+        self._in_hand -= 1
+        self._ends = not resp.keep_alive
+        return finished
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

@@ -331,7 +331,7 @@ def ask(body: bytes, *headers: str) -> bytes:
     return post("/ask", body, None, *headers)
 
 
-CHUNKED = LINE + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+CHUNKED = LINE + b"Host: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
 LARGE = b"l" * (WHOLE_BYTES_MAX + 1)
 BETWEEN = {
     "nothing": b"",
@@ -406,6 +406,46 @@ async def test_what_comes_early_waits_for_the_answer_in_hand(counter: Counter, s
     assert bodies[0] == b"whole first"
     assert [body for _, body in counter.asked] == [b"first", b"e" * size, b"third"]
     assert [body.split()[-1] for body in bodies[1:]] == [b"e" * min(size, 40), b"third"]
+
+
+async def test_what_comes_while_aiohttp_answers_waits_too(counter: Counter) -> None:
+    counter.gate.clear()
+    async with counter.connect() as connection:
+        await connection.send(CHUNKED)
+        await eventually(lambda: bool(counter.asked))
+        await connection.send(ask(b"second"))
+        await asyncio.sleep(0.02)
+        assert counter.asked == [("framed", b"abc")]
+        counter.gate.set()
+        bodies = [bytes((await connection.read_response()).body) for _ in range(2)]
+    assert bodies == [b"framed abc", b"framed second"]
+
+
+async def test_a_whole_request_right_behind_an_answer_of_aiohttps_is_not_left_to_it(counter: Counter) -> None:
+    """aiohttp takes some turns of the loop to end a request that is answered: a fast client would stay its for ever."""
+    async with counter.connect() as connection:
+        await connection.send(get("/ask"))
+        await eventually(lambda: bool(counter.arrivals))
+        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        await eventually(lambda: protocol._waiter is not None)
+        protocol._waiter, waiter = None, protocol._waiter  # as it is in these turns
+        await connection.read_response()
+        await connection.send(ask(b"next"))
+        assert bytes((await connection.read_response()).body) == b"whole next"
+        protocol._waiter = waiter
+
+
+async def test_nothing_is_served_behind_an_answer_that_closes(counter: Counter) -> None:
+    counter.answer = lambda body: Answer(400, ID, body, close=True)
+    async with counter.connect() as connection:
+        await connection.send(get("/ask"))
+        await eventually(lambda: bool(counter.arrivals))
+        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        await eventually(lambda: protocol._ends)
+        protocol.data_received(ask(b"never"))
+        assert (await connection.read_response()).status == 400
+        assert await connection.is_closed()
+    assert len(counter.asked) == 1
 
 
 async def test_early_bytes_are_bounded(counter: Counter) -> None:
