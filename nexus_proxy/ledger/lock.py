@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger.files import open_private, place_of
+from nexus_proxy.ledger.files import Place, open_private, place_of
 
 
 class LedgerInUse(LedgerError):
@@ -24,6 +24,7 @@ class WriterLock:
         self.path = resolved.with_name(resolved.name + ".lock")
         self._name = str(self.path)
         self._descriptor: int | None = None
+        self._locked: Place = None  # the file that is
 
     def take(self) -> None:
         """Take the lock, or raise LedgerInUse at once. LedgerError if the lock file cannot be opened."""
@@ -43,16 +44,15 @@ class WriterLock:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._descriptor = descriptor
+        locked = os.fstat(descriptor)
+        self._locked = locked.st_dev, locked.st_ino
 
     def is_held(self) -> bool:
         """Tell whether the file under the lock's name is still the one that is locked."""
-        if self._descriptor is None:
-            return False
-        locked = os.fstat(self._descriptor)
-        return place_of(self._name) == (locked.st_dev, locked.st_ino)
+        return self._locked is not None and place_of(self._name) == self._locked
 
     def release(self) -> None:
         """Give the lock back. Releasing twice is no error."""
         if self._descriptor is not None:
             os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = self._locked = None

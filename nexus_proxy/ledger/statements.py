@@ -25,6 +25,9 @@ class Statement:
     def write(self, connection: sqlite3.Connection, values: Sequence[Any]) -> None:
         """Write rows, given as one flat list of their values."""
         left, begin = len(values) // self._columns, 0
+        if left in self.texts:  # nearly always
+            connection.execute(self.texts[left], values)
+            return
         while left:
             count = _FITTING[min(left, _MOST)]
             end = begin + count * self._columns
@@ -40,6 +43,8 @@ class Selection:
 
     def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Any]:
         """Return the rows."""
+        if len(ids) in self._texts:
+            return connection.execute(self._texts[len(ids)], ids).fetchall()
         found: list[Any] = []
         begin = 0
         while begin < len(ids):
