@@ -6,6 +6,7 @@ touches are looked up once, and counted without the client library; what is rare
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -22,9 +23,9 @@ from nexus_proxy.core.money import NANO
 from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.counts import Count, Counts, Spreads
 
-OTHER = "other"  # the model of a request for none that is configured
-NO_PROVIDER = "none"
-NO_CODE = "ok"
+OTHER: Final = "other"  # the model of a request for none that is configured
+NO_PROVIDER: Final = "none"
+NO_CODE: Final = "ok"
 
 METRICS: Mapping[str, str] = {
     "nexus_requests_total": "Requests answered, by model, provider, HTTP status and error code.",
@@ -51,9 +52,9 @@ METRICS: Mapping[str, str] = {
     "nexus_event_loop_lag_seconds": "How late the event loop last was.",
 }
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-_COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-_BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_COMMIT_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Metrics:

@@ -6,11 +6,12 @@ form that carries an IPv4 address inside. Used on what the configuration says, a
 
 import ipaddress
 import re
+from typing import Final
 
 _V6_GLOBAL = ipaddress.IPv6Network("2000::/3")
 _V6_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)
-_BASE_URL = re.compile(
+_NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)
+_BASE_URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?(?P<path>(?:/[A-Za-z0-9._~-]+)*)/?",
     re.ASCII,
 )

@@ -5,15 +5,15 @@ provider's shape is taken for granted: what has an unexpected type is as if it w
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from nexus_proxy.core.dialect import COMMON_FAILURES, Dialect, Failure
 from nexus_proxy.core.usage import Usage, find, later_usage, over_choices, read_usage, with_thinking
 
-CHOICES_MAX = 1024  # choice indexes that are remembered; `n` is at most 128
-CHOICES = b'"choices"'  # what a completion is known by, however broken the rest of it is
+CHOICES_MAX: Final = 1024  # choice indexes that are remembered; `n` is at most 128
+CHOICES: Final = b'"choices"'  # what a completion is known by, however broken the rest of it is
 
 
 def read_json(payload: bytes | bytearray) -> Any:

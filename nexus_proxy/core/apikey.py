@@ -7,16 +7,17 @@ Strategy: the checksum tells a typing error or a guess from a key without a look
 import re
 import zlib
 from hashlib import sha256
+from typing import Final
 
-PREFIX = "sk-ai-nexus-"
-ENTROPY_BYTES = 32
-HINT_CHARS = 4
+PREFIX: Final = "sk-ai-nexus-"
+ENTROPY_BYTES: Final = 32
+HINT_CHARS: Final = 4
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]  # two digits at once: every request asks
-_SECRET_CHARS = 43  # 62**43 > 2**256
-_CHECKSUM_CHARS = 6  # 62**6 > 2**32
-_SHAPE = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _CHECKSUM_CHARS}}}")
+_SECRET_CHARS: Final = 43  # 62**43 > 2**256
+_CHECKSUM_CHARS: Final = 6  # 62**6 > 2**32
+_SHAPE: Final = re.compile(rf"{PREFIX}[0-9A-Za-z]{{{_SECRET_CHARS + _CHECKSUM_CHARS}}}")
 
 
 def mint(entropy: bytes) -> str:

@@ -7,14 +7,14 @@ entry is worked out when it is loaded, not once per request.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.usage import COMMON_SHAPE, Path, UsageShape, find
 
-CERTAINTIES = ("captured", "documented", "reported", "assumed")  # the surest first
+CERTAINTIES: Final = ("captured", "documented", "reported", "assumed")  # the surest first
 
-COMMON_REASONING = frozenset({"reasoning_content", "reasoning"})  # of a delta, or a message
-_TEXTS = frozenset({"content", "refusal"})
+COMMON_REASONING: Final = frozenset({"reasoning_content", "reasoning"})  # of a delta, or a message
+_TEXTS: Final = frozenset({"content", "refusal"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def plain(value: Any) -> str:
 
 
 # Where providers and what stands before them hide errors, whichever dialect an entry names.
-COMMON_FAILURES = (
+COMMON_FAILURES: Final = (
     Failure(("base_resp", "status_code"), frozenset({"0"})),  # MiniMax
     Failure(("error_code",), frozenset({"0"})),  # Qianfan
     Failure(("code",), frozenset({"0"}), ("message", "msg")),  # Spark, SiliconFlow, Qwen's own API

@@ -8,27 +8,27 @@ here raises.
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.dialect import COMMON_REASONING
 from nexus_proxy.core.usage import Path
 
-DEPTH_MAX = 1024  # a deeper document is not scanned further
-KEY_BYTES_MAX = 64
-USAGE_BYTES_MAX = 65_536
+DEPTH_MAX: Final = 1024  # a deeper document is not scanned further
+KEY_BYTES_MAX: Final = 64
+USAGE_BYTES_MAX: Final = 65_536
 
-_MARK = re.compile(rb'["{}\[\],:]')
-_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the closing quote, or to the end of the piece
+_MARK: Final = re.compile(rb'["{}\[\],:]')
+_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)  # up to the closing quote, or to the end of the piece
 # Whatever is complete before the next bracket that has to be counted: scalars, strings, containers without containers.
-_FLAT = rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")'
-_DULL = re.compile(rb"(?:%s|[{\[]%s*+[}\]])*+" % (_FLAT, _FLAT), re.DOTALL)
+_FLAT: Final = rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")'
+_DULL: Final = re.compile(rb"(?:%s|[{\[]%s*+[}\]])*+" % (_FLAT, _FLAT), re.DOTALL)
 
 _CHOICE = [b"", b"choices", b""]
-_USAGE = (b"", b"usage")
-_CHOICE_USAGE = (*_CHOICE, b"usage")
-_MESSAGE_DEPTH = 4
-_TEXTS = frozenset({b"content", b"text", b"refusal", b"name", b"arguments"})
-_SPACE = b" \t\r\n"
+_USAGE: Final = (b"", b"usage")
+_CHOICE_USAGE: Final = (*_CHOICE, b"usage")
+_MESSAGE_DEPTH: Final = 4
+_TEXTS: Final = frozenset({b"content", b"text", b"refusal", b"name", b"arguments"})
+_SPACE: Final = b" \t\r\n"
 
 
 class Scanner:

@@ -7,7 +7,7 @@ that was not held to its end is read by the scanner, and so is one that does not
 getting long.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.answer import CHOICES, Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect
@@ -15,9 +15,10 @@ from nexus_proxy.core.jsonscan import Scanner
 from nexus_proxy.core.sse import BOM
 from nexus_proxy.core.usage import Usage, with_thinking
 
-ANSWER_BYTES_MAX = 1 << 20  # a longer unstreamed answer is no longer buffered whole
-SCAN_BYTES_MIN = 65_536  # from here on the scanner keeps up, so that the event loop never waits for a whole mebibyte
-_SPACE = b" \t\r\n"
+ANSWER_BYTES_MAX: Final = 1 << 20  # a longer unstreamed answer is no longer buffered whole
+# from here on the scanner keeps up, so that the event loop never waits for a whole mebibyte
+SCAN_BYTES_MIN: Final = 65_536
+_SPACE: Final = b" \t\r\n"
 
 
 class JsonTap:

@@ -5,12 +5,13 @@ Strategy: a decimal text is parsed once into an integer and never meets a float.
 """
 
 import re
+from typing import Final
 
-NANO = 1_000_000_000
-PICO_PER_NANO = 1_000
-AMOUNT_NANO_MAX = 2**62  # far above any balance, far enough below int64 that a sum of two cannot overflow
+NANO: Final = 1_000_000_000
+PICO_PER_NANO: Final = 1_000
+AMOUNT_NANO_MAX: Final = 2**62  # far above any balance, far enough below int64 that a sum of two cannot overflow
 
-_DECIMAL = re.compile(r"([+-]?)(\d{1,12})(?:\.(\d{1,30}))?", re.ASCII)
+_DECIMAL: Final = re.compile(r"([+-]?)(\d{1,12})(?:\.(\d{1,30}))?", re.ASCII)
 
 
 def parse_decimal(text: str, places: int) -> int:

@@ -6,12 +6,12 @@ around another text. From then on bytes that begin and end so, with one JSON str
 text: whatever a well-formed string says, it ends at its own quote. All else is read as if there were no mould.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
-MOULD_BYTES_MAX = 4096  # of an event whose mould is kept; the like of a longer one are read
-_OTHER = "another text"
+MOULD_BYTES_MAX: Final = 4096  # of an event whose mould is kept; the like of a longer one are read
+_OTHER: Final = "another text"
 
 
 class Mould:

@@ -5,15 +5,15 @@ only the provider knows. Refused are the parameters that change what the provide
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.errors import InvalidParameter, UnsupportedParameter
 
-MESSAGES_MAX = 10_000
-MODEL_CHARS_MAX = 256
-STOP_MAX = 16
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
+MESSAGES_MAX: Final = 10_000
+MODEL_CHARS_MAX: Final = 256
+STOP_MAX: Final = 16
+INT32_MAX: Final = 2**31 - 1
+INT64_MAX: Final = 2**63 - 1
 
 # Parameters that change the provider's price, its prompt or its model behind our back, with the values that do not.
 _PRICE_CHANGING: dict[str, tuple[Any, ...]] = {
@@ -30,7 +30,7 @@ _PRICE_CHANGING: dict[str, tuple[Any, ...]] = {
     "modalities": (False, ["text"]),
     "service_tier": (),  # whatever it says: what `auto` costs, the provider decides
 }
-_MAY_CHANGE_PRICE = frozenset(_PRICE_CHANGING) | {"tools", "functions"}
+_MAY_CHANGE_PRICE: Final = frozenset(_PRICE_CHANGING) | {"tools", "functions"}
 
 
 def check_parameters(body: dict[str, Any]) -> None:
@@ -211,6 +211,6 @@ _CHECKS: dict[str, _Check] = {
     "metadata": _no_nul,
 }
 # What means something here: under no other name may anything be sent as one of these.
-KNOWN_PARAMETERS = frozenset(_CHECKS) | frozenset(_PRICE_CHANGING)
-_TOOL_KEYS = frozenset({"type", "function", "name"})
-_STREAM_OPTIONS = frozenset({"include_usage"})
+KNOWN_PARAMETERS: Final = frozenset(_CHECKS) | frozenset(_PRICE_CHANGING)
+_TOOL_KEYS: Final = frozenset({"type", "function", "name"})
+_STREAM_OPTIONS: Final = frozenset({"include_usage"})

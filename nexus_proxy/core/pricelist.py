@@ -11,17 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from nexus_proxy.core.money import parse_decimal
 from nexus_proxy.core.pricing import Price, PriceVersion, Rates, Schedule, Tariff, Tier
 
-KINDS = ("input", "cached_input", "cache_write", "output", "thinking")
-RATE_MAX = 10**12  # micro-units per million tokens: one whole unit a token; with TOKENS_MAX no hold can leave int64
-TOKENS_MAX = 10_000_000  # of a model's context, output and thinking
-_PLACES = 12
+KINDS: Final[tuple[str, ...]] = ("input", "cached_input", "cache_write", "output", "thinking")
+# micro-units per million tokens: one whole unit a token; with TOKENS_MAX no hold can leave int64
+RATE_MAX: Final = 10**12
+TOKENS_MAX: Final = 10_000_000  # of a model's context, output and thinking
+_PLACES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)

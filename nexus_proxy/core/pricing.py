@@ -6,12 +6,12 @@ integers: rates are pico-units per token, one sum, one division rounded up.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.money import PICO_PER_NANO, ceil_div
 from nexus_proxy.core.usage import Usage
 
-DAY_S = 86_400
+DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)

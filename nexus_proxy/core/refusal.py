@@ -6,24 +6,24 @@ that looks like a secret taken out.
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy import errors
 from nexus_proxy.core.answer import read_json
 from nexus_proxy.core.dialect import Dialect, ErrorRule
 from nexus_proxy.core.usage import find
 
-MESSAGE_CHARS_MAX = 500
-READ_CHARS_MAX = 16_384  # of a message that is longer
-READ_LINES_MAX = 100  # of a body in the clothes of a stream
-MARK_CHARS_MAX = 128  # what is longer is no code
-MARK_PARTS_MAX = 8  # beginnings of a mark with dots
-MARKS_MAX = 256  # of one error
-OVERLOADED_RETRY_AFTER_NS = 1_000_000_000  # where the provider does not say
+MESSAGE_CHARS_MAX: Final = 500
+READ_CHARS_MAX: Final = 16_384  # of a message that is longer
+READ_LINES_MAX: Final = 100  # of a body in the clothes of a stream
+MARK_CHARS_MAX: Final = 128  # what is longer is no code
+MARK_PARTS_MAX: Final = 8  # beginnings of a mark with dots
+MARKS_MAX: Final = 256  # of one error
+OVERLOADED_RETRY_AFTER_NS: Final = 1_000_000_000  # where the provider does not say
 
-_ABOUT_US = frozenset({200, 402, 403, 429, 503})  # not 400, whose message may quote what the client wrote
+_ABOUT_US: Final = frozenset({200, 402, 403, 429, 503})  # not 400, whose message may quote what the client wrote
 # Rules that hold for every provider, after its own of the catalogue.
-COMMON_RULES = (
+COMMON_RULES: Final = (
     ErrorRule("upstream_no_funds", statuses=frozenset({402})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_quota", "insufficient_balance", "billing_error"})),
     ErrorRule("upstream_no_funds", marks=frozenset({"insufficient_balance_error", "Arrearage", "AccountOverdueError"})),
@@ -38,12 +38,12 @@ COMMON_RULES = (
     ErrorRule("upstream_model", marks=frozenset({"model_not_found"})),
 )
 # Under a 200 the status says nothing; these marks say that it is the request that is wrong.
-REQUEST_MARKS = frozenset({"invalid_request_error", "invalid_parameter_error", "content_filter", "400", "422"})
+REQUEST_MARKS: Final = frozenset({"invalid_request_error", "invalid_parameter_error", "content_filter", "400", "422"})
 
-_MARKS = ("code", "type", "status_code", "error_code", "http_code", "Code")
-_MESSAGES = ("message", "status_msg", "error_msg", "msg", "detail", "Message")
+_MARKS: Final = ("code", "type", "status_code", "error_code", "http_code", "Code")
+_MESSAGES: Final = ("message", "status_msg", "error_msg", "msg", "detail", "Message")
 
-_BY_STATUS = {
+_BY_STATUS: Final = {
     400: "invalid_parameter",
     401: "upstream_auth",
     402: "upstream_no_funds",
@@ -56,10 +56,10 @@ _BY_STATUS = {
     503: "upstream_overloaded",
     529: "upstream_overloaded",
 }
-_STATUSES = frozenset(map(str, _BY_STATUS))
+_STATUSES: Final = frozenset(map(str, _BY_STATUS))
 
-_SECRET = re.compile(r"(?<![\w-])(?:(?:sk|ak|tp|bce-v3)[-/][\w\-./]{4,}|(?i:bearer)\s+\S{12,})", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_SECRET: Final = re.compile(r"(?<![\w-])(?:(?:sk|ak|tp|bce-v3)[-/][\w\-./]{4,}|(?i:bearer)\s+\S{12,})", re.ASCII)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 _LEAVES: dict[str, tuple[type[errors.UpstreamError], str]] = {
     "upstream_no_funds": (errors.UpstreamNoFunds, "This model is not available at the moment. The operator was told."),

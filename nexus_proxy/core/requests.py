@@ -10,7 +10,7 @@ that we do not know) has no bound but the model's context.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -18,17 +18,17 @@ from nexus_proxy.core.model import Model
 from nexus_proxy.core.parameters import check_parameters, refuse_barred, refuse_price_changes
 from nexus_proxy.errors import InvalidJson, InvalidParameter
 
-TEMPERATURE_DEFAULT = 0.7
+TEMPERATURE_DEFAULT: Final = 0.7
 
-VALUES_MAX = 100_000  # of one document: what can be parsed without a pause that other requests would feel
-_UNCOUNTED_BYTES_MAX = 256 * 1024  # a document this short cannot hold enough values to matter
+VALUES_MAX: Final = 100_000  # of one document: what can be parsed without a pause that other requests would feel
+_UNCOUNTED_BYTES_MAX: Final = 256 * 1024  # a document this short cannot hold enough values to matter
 
-_TEXT_PART = frozenset({"type", "text", "cache_control"})
-_IMAGE_PART = frozenset({"type", "image_url", "min_pixels", "max_pixels", "detail", "cache_control"})
-_MESSAGE_LISTS = frozenset({"tool_calls", "function_call", "reasoning_details", "annotations", "cache_control"})
+_TEXT_PART: Final = frozenset({"type", "text", "cache_control"})
+_IMAGE_PART: Final = frozenset({"type", "image_url", "min_pixels", "max_pixels", "detail", "cache_control"})
+_MESSAGE_LISTS: Final = frozenset({"tool_calls", "function_call", "reasoning_details", "annotations", "cache_control"})
 # Providers write these into the prompt in a notation of their own, which may be longer than ours.
-_WRITTEN_AGAIN = frozenset({"tools", "functions", "response_format"})
-_FILE_REFERENCE = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
+_WRITTEN_AGAIN: Final = frozenset({"tools", "functions", "response_format"})
+_FILE_REFERENCE: Final = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
 
 
 class ChatRequest(NamedTuple):

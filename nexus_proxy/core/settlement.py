@@ -6,14 +6,14 @@ nothing where the provider began no answer.
 """
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.pricing import Price, amount_nano
 from nexus_proxy.core.usage import Usage
 
-ESTIMATOR_VERSION = 1
-BYTES_PER_TOKEN = 4  # of the estimate
+ESTIMATOR_VERSION: Final = 1
+BYTES_PER_TOKEN: Final = 4  # of the estimate
 
 
 class EndState(StrEnum):

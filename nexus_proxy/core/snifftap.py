@@ -6,7 +6,7 @@ is a document; with anything else the type is believed. White space goes out as 
 the bytes that decide on, everything is the right tap's.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.jsontap import JsonTap
@@ -14,8 +14,8 @@ from nexus_proxy.core.sse import BOM
 from nexus_proxy.core.ssetap import SseTap
 from nexus_proxy.core.usage import Usage
 
-_SPACE = b" \t\r\n"
-_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+_SPACE: Final = b" \t\r\n"
+_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class SniffTap:

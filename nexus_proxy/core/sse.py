@@ -7,11 +7,12 @@ standard's event stream format; what openai-python and openai-node accept.
 """
 
 import re
+from typing import Final
 
-BOM = b"\xef\xbb\xbf"
+BOM: Final = b"\xef\xbb\xbf"
 LF, CR, COLON = 0x0A, 0x0D, 0x3A
 
-DONE = re.compile(rb"data:[ \t]{0,64}\[DONE\]")  # at the start of a line; SDKs look no further than the bracket
+DONE: Final = re.compile(rb"data:[ \t]{0,64}\[DONE\]")  # at the start of a line; SDKs look no further than the bracket
 
 
 def might_be_done(head: bytes | bytearray) -> bool:

@@ -9,15 +9,15 @@ A block of more than EVENT_BYTES_MAX passes unparsed, and is counted as output, 
 from one that was read in nothing but their text are told by their `Mould`, and pass as they are.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from nexus_proxy.core.answer import CHOICES, Answer, is_error, is_unread, read_json
 from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.mould import Mould, mould_of
 from nexus_proxy.core.sse import BOM, COLON, CR, DONE, LF, LineSplitter, might_be_done
 
-EVENT_BYTES_MAX = 1 << 20  # a longer event passes unparsed
-MOULD_EVERY_BYTES = 64  # of output: a mould costs as much as a few events that are read
+EVENT_BYTES_MAX: Final = 1 << 20  # a longer event passes unparsed
+MOULD_EVERY_BYTES: Final = 64  # of output: a mould costs as much as a few events that are read
 
 
 class SseTap(Answer):

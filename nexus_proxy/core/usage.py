@@ -9,9 +9,9 @@ and Qwen; no two of them contradict each other, so one table reads them all. Wha
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-COUNT_MAX = 10**12  # a count above this is no count: tokens × price must stay far inside int64
+COUNT_MAX: Final = 10**12  # a count above this is no count: tokens × price must stay far inside int64
 
 Path = tuple[str, ...]  # the keys that lead from an object to a value within it
 
@@ -49,7 +49,7 @@ class UsageShape:
         object.__setattr__(self, "renames", any(names))
 
 
-COMMON_SHAPE = UsageShape()
+COMMON_SHAPE: Final = UsageShape()
 
 
 def find(found: Any, path: Path) -> Any:

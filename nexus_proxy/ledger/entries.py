@@ -5,11 +5,11 @@ the id in the request's own row is the one that was charged.
 """
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
-GENESIS = "0" * 64  # what the first entry has before it
+GENESIS: Final = "0" * 64  # what the first entry has before it
 
 
 class Entry(NamedTuple):

@@ -5,12 +5,13 @@ version before or the version after, never something between. Steps are only eve
 """
 
 import sqlite3
+from typing import Final
 
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.schema import TABLES
 from nexus_proxy.ledger.views import VIEWS
 
-_HAS_HOLDS = "SELECT 1 FROM sqlite_master WHERE name = 'holds'"
+_HAS_HOLDS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'holds'"
 STEPS: tuple[str, ...] = (TABLES + VIEWS,)
 
 

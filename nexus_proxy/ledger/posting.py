@@ -39,14 +39,14 @@ CAPPED: Final = "capped"  # the flag of a row whose figures were too large to st
 _NONE: Final = UsageSource.NONE
 _HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say nothing, so one of each is enough
 
-_ACCOUNTS = Selection(
+_ACCOUNTS: Final = Selection(
     "SELECT account_id, balance_nano, held_nano, overdraft_nano, suspended FROM accounts WHERE account_id IN (IDS)"
 )
 # OR ROLLBACK, here and below, spares SQLite a copy of every page that the statement touches, to undo it alone: whatever
 # is refused undoes the batch anyway.
 # Of accounts that exist, so no row is inserted: this UPDATE of many is much cheaper than one FROM a list. What is to be
 # added rides in columns that no CHECK looks at: `spent_nano` less balance, `created_ms` more held.
-_MOVE = Statement(
+_MOVE: Final = Statement(
     """
 INSERT OR ROLLBACK INTO accounts (name, spent_nano, created_ms, last_entry_ms, account_id) VALUES ROWS
 ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.spent_nano,
@@ -55,22 +55,22 @@ ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.sp
 """,
     "('', ?, ?, ?, ?)",
 )
-_HOLD = ", ".join(Hold._fields)  # they are the columns' names
+_HOLD: Final = ", ".join(Hold._fields)  # they are the columns' names
 _STREAMED: Final = Hold._fields.index("streamed") - len(Hold._fields)  # from a row's end
-_FIND = """
+_FIND: Final = """
 SELECT seq, HOLD FROM holds h
 WHERE request_id = ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.seq = h.seq)
 """.replace("HOLD", _HOLD)
-_OPEN = Statement(
+_OPEN: Final = Statement(
     "INSERT INTO holds (seq, run_id, HOLD) VALUES ROWS".replace("HOLD", _HOLD),
     f"({', '.join('?' * (2 + len(Hold._fields)))})",
 )
-_PROGRESS = """
+_PROGRESS: Final = """
 UPDATE holds SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
     reasoning_tokens = ?
 WHERE seq = ?6 AND NOT EXISTS (SELECT 1 FROM settlements WHERE seq = ?6)
 """
-_CLOSE = Statement(
+_CLOSE: Final = Statement(
     """
 INSERT INTO settlements (seq, state, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
     reasoning_tokens, closed_ms, status, end_state, usage_source, charge_nano, overrun_nano, cost_nano, first_byte_ms,
@@ -78,9 +78,11 @@ INSERT INTO settlements (seq, state, prompt_tokens, cached_tokens, cache_write_t
 """,
     f"({', '.join('?' * 18)})",
 )
-_ENTRY = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
-_CHARGE = Statement("INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)")
-_DAILY = Statement(
+_ENTRY: Final = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
+_CHARGE: Final = Statement(
+    "INSERT INTO entries VALUES ROWS", f"(?, ?, 'charge', ?, {REVENUE}, ?, ?, NULL, NULL, '', ?)"
+)
+_DAILY: Final = Statement(
     """
 INSERT OR ROLLBACK INTO daily VALUES ROWS
 ON CONFLICT DO UPDATE SET requests = requests + excluded.requests,

@@ -1,13 +1,13 @@
 """Price versions as the ledger keeps them: tiers as JSON text, so that a charge can be computed again from the file."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from nexus_proxy.core.pricing import Price, PriceVersion, Rates, Tier
 
-SELECT = """
+SELECT: Final = """
 SELECT price_id, model, provider, cost_currency, tiers, cost_tiers, source FROM price_versions
 """
 

@@ -20,15 +20,15 @@ from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, Usage
 
 # Backwards from the last request to the first that is clearly older, for the time has no index. What was opened before
 # a clock was set back by more than the margin is not found.
-_RECENT = """
+_RECENT: Final = """
 SELECT account_id, key_id, opened_ms FROM holds
 WHERE opened_ms >= ?1
     AND seq > coalesce((SELECT seq FROM holds WHERE opened_ms < ?1 - 60000 ORDER BY seq DESC LIMIT 1), 0)
 ORDER BY opened_ms, seq
 """
 
-_DAILY = "daily AS (SELECT * FROM main.daily WHERE day >= ?1 / 86400000)"
-_EXACT = """
+_DAILY: Final = "daily AS (SELECT * FROM main.daily WHERE day >= ?1 / 86400000)"
+_EXACT: Final = """
 daily AS (
     SELECT closed_ms / 86400000 AS day, account_id, key_id, model, 1 AS requests,
         coalesce(prompt_tokens, 0) AS prompt_tokens, coalesce(cached_tokens, 0) AS cached_tokens,
@@ -37,7 +37,7 @@ daily AS (
     FROM requests WHERE closed_ms >= ?1
 )
 """
-_SUMS = """
+_SUMS: Final = """
 sum(requests), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens), sum(reasoning_tokens), sum(charge_nano)
 """
 _LABELS: Final[dict[UsageBy, str]] = {

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -17,8 +18,8 @@ from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.files import open_private
 from nexus_proxy.ledger.protocol import Settle
 
-BALLAST_BYTES = (4 << 20, 1 << 20, 1 << 18)  # as much as there is; a settlement takes about 400
-END = b" ;\n"  # of a line that was written whole
+BALLAST_BYTES: Final = (4 << 20, 1 << 20, 1 << 18)  # as much as there is; a settlement takes about 400
+END: Final = b" ;\n"  # of a line that was written whole
 
 
 class Spool:

@@ -50,12 +50,12 @@ OPEN_TIMEOUT_S: Final = 5.0
 BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops meanwhile whoever gave up
 
 # SQLITE_IOERR_SHMSIZE is what a full disk says when the WAL's index has to grow.
-_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+_PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
-_SMALL_TABLES = ("runs", "plans", "accounts", "keys", "price_versions")
+_SMALL_TABLES: Final = ("runs", "plans", "accounts", "keys", "price_versions")
 
-_LEFT_OPEN = """
+_LEFT_OPEN: Final = """
 SELECT request_id, price_id, hold_nano, prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
     reasoning_tokens
 FROM requests WHERE state = 'open' AND run_id <> ? AND seq > (SELECT max(settled_seq) FROM runs)

@@ -25,12 +25,12 @@ from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
 
 FINDINGS_MAX: Final = 100  # of one check
 
-_ENTRIES = """
+_ENTRIES: Final = """
 SELECT e.entry_id, e.at_ms, e.kind, e.payer_id, e.payee_id, e.amount_nano, h.request_id, e.external_id, e.corrects,
     e.note, e.hash
 FROM entries e LEFT JOIN holds h USING (seq) ORDER BY e.entry_id
 """
-_REQUESTS = """
+_REQUESTS: Final = """
 SELECT seq, request_id, account_id, key_id, model, provider, price_id, hold_nano, state, usage_source, flags, closed_ms,
     prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, charge_nano, overrun_nano,
     cost_nano

@@ -6,8 +6,9 @@ that they never scan the requests.
 """
 
 import re
+from typing import Final
 
-_SQL = """
+_SQL: Final = """
 CREATE VIEW requests AS
 SELECT h.seq, h.request_id, h.run_id, h.account_id, h.key_id, h.model, h.provider, h.upstream_model, h.streamed,
     h.price_id, h.hold_nano, h.input_bound, h.output_bound, h.opened_ms, coalesce(s.state, 'open') AS state,
@@ -75,7 +76,7 @@ WHERE r.state = 'open' AND r.seq > (SELECT max(settled_seq) FROM runs);
 """
 
 # What the words `amount(…) AS` and `time(…) AS` stand for in the text above.
-_WORDS = {
+_WORDS: Final = {
     "amount": "iif(X IS NULL, NULL, iif(X < 0, '-', '') || "
     "printf('%d.%09d', abs(X) / 1000000000, abs(X) % 1000000000))",
     "time": "strftime('%Y-%m-%dT%H:%M:%fZ', X / 1000.0, 'unixepoch')",
@@ -89,4 +90,4 @@ def _expand(sql: str) -> str:
     return re.sub(r"\b(amount|time)\(((?:[^()]|\([^()]*\))*)\) AS", spell, sql)
 
 
-VIEWS = _expand(_SQL)
+VIEWS: Final = _expand(_SQL)
