@@ -19,6 +19,7 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
+from nexus_proxy import native
 from nexus_proxy.answers import Reply
 from nexus_proxy.api import admin, balance, models, operators
 from nexus_proxy.api.admin_socket import AdminSocket
@@ -97,7 +98,13 @@ class Door:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._logger.info("serving", port=self.port, admin_port=self.admin_port, models=len(self.config.models))
+        self._logger.info(
+            "serving",
+            port=self.port,
+            admin_port=self.admin_port,
+            models=len(self.config.models),
+            compiled=native.in_use(),
+        )
 
     async def stop(self) -> None:
         """Take nothing new, let open answers finish within the limit, close everything."""

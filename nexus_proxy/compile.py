@@ -22,6 +22,8 @@ from nexus_proxy import native
 # work compiled: `logs` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
 COMPILED: Final = (
     "answers.py",
+    "arrival.py",
+    "chain/*.py",
     "clock.py",
     "core/*.py",
     "counts.py",
@@ -35,7 +37,9 @@ COMPILED: Final = (
     "ledger/writer.py",
     "limiter/*.py",
     "metrics.py",
+    "record.py",
     "upstream/*.py",
+    "visit.py",
 )
 OPTIONS: Final = ("--config-file=", "--disable-error-code=import-untyped")  # of mypy: the same wherever it is run
 SETTINGS: Final = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}  # the environment may say otherwise

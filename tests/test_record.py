@@ -18,6 +18,9 @@ from nexus_proxy.logs import configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.record import record_exchange, record_refused, record_settlement
 from nexus_proxy.visit import COMPLETIONS, Visit
+from tests.rig.compiled import gives_stand_ins
+
+pytestmark = gives_stand_ins
 
 VERDICT = Verdict(EndState.COMPLETE, UsageSource.REPORTED, Usage(100, 20, cached=60), 42_000, 30_000)
 

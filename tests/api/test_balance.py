@@ -11,6 +11,9 @@ from nexus_proxy.api.balance import balance
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import AccountRow
 from nexus_proxy.visit import Visit
+from tests.rig.compiled import gives_stand_ins
+
+pytestmark = gives_stand_ins
 
 
 def visit(row: AccountRow | LedgerError) -> Visit:

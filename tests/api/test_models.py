@@ -15,6 +15,9 @@ from nexus_proxy.api.models import list_models, retrieve_model
 from nexus_proxy.config import Config, load
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.visit import Visit
+from tests.rig.compiled import gives_stand_ins
+
+pytestmark = gives_stand_ins
 
 FIELDS = ["id", "object", "created", "owned_by"]
 MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name in ("b", "org/c", "a")}

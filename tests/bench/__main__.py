@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
+from nexus_proxy import native
 from tests.bench import plot, report
 from tests.bench.door import Door
 from tests.bench.loaded import LoadedDoor, Size
@@ -148,7 +149,8 @@ def _directory(chosen: Path | None) -> Iterator[Path]:
 
 def _machine() -> Iterator[str]:
     measured_core, load_core = cores()
-    yield f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores"
+    form = "compiled" if native.in_use() else "from its sources"
+    yield f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores; the door runs {form}"
     if measured_core == load_core:
         yield f"[yellow]Only core {load_core} is there: the load takes its share of it.[/]"
     else:

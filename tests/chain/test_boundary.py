@@ -17,7 +17,10 @@ from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.visit import Readiness, Visit
+from tests.rig.compiled import gives_stand_ins
 from tests.rig.raw_client import Connection, Response, get, post
+
+pytestmark = gives_stand_ins
 
 SECRET = "sk-what-a-client-sent"
 WAYS = {"whole": post("/", b"{}", None), "framed": get("/")}

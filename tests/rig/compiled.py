@@ -19,6 +19,9 @@ from nexus_proxy.native import PACKAGE, SUFFIX
 
 UNREACHED = "patches what compiled callers do not look up: {}"
 
+# For tests that give stand-ins where the compiled form takes nothing but the real thing.
+gives_stand_ins = pytest.mark.skipif(native.in_use(), reason="gives stand-ins, which compiled callees refuse")
+
 
 def from_source(*names: str) -> ModuleType:
     """Return the last of some modules as its source has it, whichever form is in use; it imports the others likewise.
