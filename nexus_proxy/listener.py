@@ -90,7 +90,7 @@ class DoorProtocol(RequestHandler):
             self._keep_early(data)
             return
         if self._begun:
-            data = self._take_begun() + data
+            data, self._begun = self._begun + data, b""
         desk = self._desk
         if (
             desk is not None
@@ -100,26 +100,29 @@ class DoorProtocol(RequestHandler):
             request = read_whole(data, desk.line)
             if isinstance(request, WholeRequest):
                 self._stop_head_timer()
+                self._stop_begun_timer()
                 self._request_in_progress = True
                 self._serving = self._loop.create_task(self._serve(desk, WholeArrival(request, self)))
                 return
             if isinstance(request, int) and len(data) + request <= WHOLE_BYTES_MAX:
                 self._stop_head_timer()
                 self._begun = data
-                self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
+                if self._begun_timer is None:  # once, however many reads there are
+                    self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
                 return
+        self._stop_begun_timer()
         self._read(data)
-
-    def _take_begun(self) -> bytes:
-        begun, self._begun = self._begun, b""
-        if self._begun_timer is not None:
-            self._begun_timer.cancel()
-            self._begun_timer = None
-        return begun
 
     def _rest_is_late(self) -> None:
         """What is wrong with its head can be said before all of its body is here."""
-        self._read(self._take_begun())
+        self._begun_timer = None
+        begun, self._begun = self._begun, b""
+        self._read(begun)
+
+    def _stop_begun_timer(self) -> None:
+        if self._begun_timer is not None:
+            self._begun_timer.cancel()
+            self._begun_timer = None
 
     def _read(self, data: bytes) -> None:
         """Let aiohttp read it."""

@@ -388,6 +388,16 @@ async def test_a_body_that_is_late_does_not_keep_its_head_waiting(counter: Count
     assert counter.asked == []
 
 
+async def test_a_body_that_trickles_is_soon_left_to_aiohttp_and_its_timers(counter: Counter) -> None:
+    data = ask(b"x" * 40)
+    async with counter.connect() as connection:
+        await connection.send(data[:-40])
+        for at in range(40):
+            await connection.send(data[len(data) - 40 + at :][:1])
+            await asyncio.sleep(REST_S / 10)
+        assert bytes((await connection.read_response()).body) == b"framed " + b"x" * 40
+
+
 @pytest.mark.parametrize("size", [1, 40, EARLY_BYTES_MAX + 70_000])
 async def test_what_comes_early_waits_for_the_answer_in_hand(counter: Counter, size: int) -> None:
     counter.gate.clear()
