@@ -6,7 +6,7 @@ by aiohttp. The chain knows one protocol for both, and aiohttp's traps are kept 
 
 import asyncio
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Final, Protocol, cast
 
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
@@ -15,7 +15,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from nexus_proxy.core.httphead import WholeRequest
 from nexus_proxy.errors import ClientGone, InvalidHttp, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 
-_JSON = "application/json"
+_JSON: Final = "application/json"
 
 
 class Watcher(Protocol):

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import distribution
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,6 +46,9 @@ OPTIONS: Final = ("--config-file=", "--disable-error-code=import-untyped")  # of
 SETTINGS: Final = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}  # the environment may say otherwise
 
 
+SCRATCH: Final = "making-"
+
+
 class NotCompiled(Exception):
     """There is no compiled form, or no new one. What was there before is still there."""
 
@@ -66,7 +70,7 @@ def compile_package(package: Path = native.PACKAGE, patterns: Sequence[str] = CO
         raise NotCompiled("mypyc is not installed: pip install 'nexus-proxy[compiled]'")
     home = package / native.FOLDER
     home.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=home, prefix="making-") as scratch:
+    with TemporaryDirectory(dir=home, prefix=SCRATCH) as scratch:
         copy = Path(scratch, "source", package.name)
         shutil.copytree(package, copy, ignore=shutil.ignore_patterns(native.FOLDER, "__pycache__"))
         _run_mypyc(copy.parent, [str(path.relative_to(copy.parent)) for path in sources(copy, patterns)])
@@ -78,7 +82,9 @@ def compile_package(package: Path = native.PACKAGE, patterns: Sequence[str] = CO
                 path.rename(kept)
         form = home / native.digest(copy)
         for other in home.iterdir():
-            if other != Path(scratch):
+            if native.modules(other) and not other.name.startswith(
+                SCRATCH
+            ):  # not another Python's, nor one in the making
                 shutil.rmtree(other)
         built.rename(form)
     return form
@@ -98,19 +104,39 @@ def _run_mypyc(directory: Path, files: Sequence[str]) -> None:
         raise NotCompiled(f"mypyc failed:\n{done.stdout}")
 
 
+def remove(home: Path) -> None:
+    """Take away every compiled form, all of it at once for whoever starts meanwhile. OSError."""
+    if home.exists():
+        with TemporaryDirectory(dir=home.parent, prefix=f".{native.FOLDER}") as scratch:
+            home.rename(Path(scratch, native.FOLDER))
+
+
+def check_place(package: Path, installed: Path) -> None:
+    """Refuse a package that another one, which is installed, would be run instead of. NotCompiled."""
+    if installed.is_dir() and not installed.samefile(package):
+        raise NotCompiled(f"what runs is in {installed}, this is {package}: say `python -P -m nexus_proxy.compile`")
+
+
+def _installed() -> Path:
+    """Return where the package is if it was copied there; installed in place, it leaves nothing there."""
+    return Path(str(distribution("nexus-proxy").locate_file("nexus_proxy")))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m nexus_proxy.compile", description="Compile this package.")
     parser.add_argument("--remove", action="store_true", help="take the compiled form away")
     home = native.PACKAGE / native.FOLDER
-    if parser.parse_args(arguments).remove:
-        shutil.rmtree(home, ignore_errors=True)
-        print("The sources are used.")
-        return 0
+    chosen = parser.parse_args(arguments)
     try:
+        check_place(native.PACKAGE, _installed())
+        if chosen.remove:
+            remove(home)
+            print(f"The sources are used; nothing is left in {home}")
+            return 0
         form = compile_package()
-    except NotCompiled as failure:
-        print(f"Not compiled: {failure}", file=sys.stderr)
+    except (NotCompiled, OSError) as failure:
+        print(f"Not done: {failure}", file=sys.stderr)
         return 1
     files = native.modules(form).values()
     print(f"{len(files) - 1} modules, {sum(path.stat().st_size for path in files):,} bytes: {form}")

@@ -107,7 +107,7 @@ class NotFound(RequestError):
 
 
 class NoPath(NotFound):
-    """A target that is no path, `*` or another host: behind such a head there may be anything."""
+    """A target that is no path, as `*`: behind such a head there may be anything."""
 
     close = True
 
@@ -123,6 +123,12 @@ class MethodNotAllowed(RequestError):
     ) -> None:
         super().__init__(message, param=param, retry_after_ns=retry_after_ns)
         self.allow = allow  # the methods that the path takes
+
+
+class NoTunnel(MethodNotAllowed):
+    """CONNECT: behind such a head there may be anything."""
+
+    close = True
 
 
 class RequestTimeout(RequestError):

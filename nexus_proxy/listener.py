@@ -4,9 +4,10 @@ Strategy: a subclass that overrides what is unsafe by default. Parser errors are
 (a raw header holds the key); a head that does not come is timed out; whoever conducts a request is told by the
 transport itself that the client left or cannot keep up, since a handler that is not writing learns neither.
 
-A request that is one read, of the one form that `core.httphead` takes, is served without aiohttp's reader, request and
-tasks, which cost more than all else that a server does. Everything else is aiohttp's; it is asked only while its parser
-has nothing in hand, and while it answers nothing goes past it, so that no byte is ever read in two ways.
+A request in one read, or two, that has the one form which `core.httphead` takes, is served without aiohttp's reader,
+request and tasks, which cost more than all else that a server does. Everything else is aiohttp's. The short way is
+open only while aiohttp's parser has nothing in hand, and while it is taken nothing goes past it, so that no byte is
+ever read in two ways.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from nexus_proxy.answers import Reply, Sent, error_answer, first_headers, new_request_id
 from nexus_proxy.arrival import Arrival, FramedArrival, Watcher, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.core.httphead import WholeRequest, read_whole
+from nexus_proxy.core.httphead import HEAD_BYTES_MAX, HEADERS_MAX, WholeRequest, read_whole
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
 
 WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
@@ -88,41 +89,44 @@ class DoorProtocol(RequestHandler):
         self._silent = False
         if self._serving is not None:
             self._keep_early(data)
-            return
-        if self._begun:
-            data, self._begun = self._begun + data, b""
+        elif self._begun:
+            self._go_on(data)
+        elif (request := self._take_apart(data)) is None:
+            self._read(data)
+        elif isinstance(request, WholeRequest):
+            self._begin(request)
+        else:
+            self._begun = data
+            self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
+
+    def _take_apart(self, data: bytes) -> WholeRequest | int | None:
+        """Return what `read_whole` makes of it, if it is for the desk; None if it is for aiohttp."""
         desk = self._desk
-        if (
-            desk is not None
-            and self._owed == 0
-            and not (self._in_hand or self._ends or self._close or self._force_close)
-        ):
-            request = read_whole(data, desk.line)
-            if isinstance(request, WholeRequest):
-                self._stop_head_timer()
-                self._stop_begun_timer()
-                self._request_in_progress = True
-                self._serving = self._loop.create_task(self._serve(desk, WholeArrival(request, self)))
-                return
-            if isinstance(request, int) and len(data) + request <= WHOLE_BYTES_MAX:
-                self._stop_head_timer()
-                self._begun = data
-                if self._begun_timer is None:  # once, however many reads there are
-                    self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
-                return
-        self._stop_begun_timer()
-        self._read(data)
+        if desk is None or self._owed != 0 or self._in_hand or self._ends or self._close or self._force_close:
+            return None
+        request = read_whole(data, desk.line)
+        return None if isinstance(request, int) and len(data) + request > WHOLE_BYTES_MAX else request
+
+    def _go_on(self, data: bytes) -> None:
+        """Take the second read of a request; if that is not all of it, aiohttp gets both as they came."""
+        request = self._take_apart(self._begun + data)
+        if isinstance(request, WholeRequest):
+            self._take_begun()
+            self._begin(request)
+        else:
+            self._read(self._take_begun())
+            self._read(data)
 
     def _rest_is_late(self) -> None:
-        """What is wrong with its head can be said before all of its body is here."""
-        self._begun_timer = None
-        begun, self._begun = self._begun, b""
-        self._read(begun)
+        """What is wrong with its head can be said before its body is here."""
+        self._read(self._take_begun())
 
-    def _stop_begun_timer(self) -> None:
+    def _take_begun(self) -> bytes:
+        begun, self._begun = self._begun, b""
         if self._begun_timer is not None:
             self._begun_timer.cancel()
             self._begun_timer = None
+        return begun
 
     def _read(self, data: bytes) -> None:
         """Let aiohttp read it."""
@@ -135,7 +139,7 @@ class DoorProtocol(RequestHandler):
             self._owed = self._behind(data) if self._request_count == before + 1 else None
         if self._messages or self._request_in_progress:
             self._stop_head_timer()
-        elif self._head_timer is None:
+        elif data and not self._owed and self._head_timer is None:
             self._head_timer = self._loop.call_later(self._head_s, self._head_is_late)
 
     def _behind(self, data: bytes) -> int | None:
@@ -143,6 +147,8 @@ class DoorProtocol(RequestHandler):
         message = self._messages[-1][0]
         if not isinstance(message, RawRequestMessage) or message.chunked or message.upgrade:
             return None
+        if not data[:1].isalpha():
+            return None  # blank lines, which the parser skips: the first one is not the end of the head
         size = data.find(b"\r\n\r\n") + 4 + int(message.headers.get(hdrs.CONTENT_LENGTH, "0"))
         return size - len(data) if size >= len(data) else None
 
@@ -161,6 +167,12 @@ class DoorProtocol(RequestHandler):
             self._head_timer = None
 
     # --- a request that came whole ----------------------------------------------------------------------------
+
+    def _begin(self, request: WholeRequest) -> None:
+        assert self._desk is not None
+        self._stop_head_timer()
+        self._request_in_progress = True
+        self._serving = self._loop.create_task(self._serve(self._desk, WholeArrival(request, self)))
 
     async def _serve(self, desk: Desk, arrival: WholeArrival) -> None:
         close = True
@@ -200,7 +212,7 @@ class DoorProtocol(RequestHandler):
             self._pause_reading_for_buffer()
 
     def _process_keepalive(self) -> None:
-        if self._serving is not None:  # aiohttp takes it for idle
+        if self._serving is not None or self._begun:  # aiohttp takes it for idle
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
@@ -213,9 +225,11 @@ class DoorProtocol(RequestHandler):
     # --- its end ----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
+        if self._begun:
+            self._rest_is_late()  # it is answered, if only with a refusal
         super().close()
         # Trap: the original takes nothing more on an idle connection, and leaves it open.
-        if not self._request_in_progress and not self._messages:
+        if self._serving is None and not self._in_hand:
             self.force_close()
         elif (request := self._current_request) is not None and not request.content.is_eof():
             # Trap: from now on it drops what comes, so that who waits for the rest of a body waits for ever.
@@ -321,9 +335,9 @@ class DoorRunner(web.AppRunner):
             auto_decompress=False,  # trap: an encoded body would be unpacked, to any size, before anybody looks at it
             keepalive_timeout=timeouts.client_idle_s,  # trap: an hour
             lingering_time=LINGER_S,
-            max_line_size=8190,
-            max_field_size=8190,
-            max_headers=128,
+            max_line_size=HEAD_BYTES_MAX,
+            max_field_size=HEAD_BYTES_MAX,
+            max_headers=HEADERS_MAX,
             handler_cancellation=False,  # trap: a cancelled handler would be torn out of the ledger's awaits
             shutdown_timeout=5.0,
             head_s=timeouts.client_headers_s,

@@ -29,8 +29,8 @@ NO_CODE: Final = "ok"
 
 METRICS: Mapping[str, str] = {
     "nexus_requests_total": "Requests answered, by model, provider, HTTP status and error code.",
-    "nexus_request_duration_seconds": "Time from a request's first byte to its settlement.",
-    "nexus_first_byte_seconds": "Time from a request's first byte to the first byte of its answer's body.",
+    "nexus_request_duration_seconds": "Time from when a request could be read to its settlement.",
+    "nexus_first_byte_seconds": "Time from when a request could be read to the first byte of its answer's body.",
     "nexus_tokens_total": "Tokens settled, by kind; cached and cache_write are in prompt, reasoning is in completion.",
     "nexus_charge_total": "What accounts were charged, in the deployment's currency.",
     "nexus_cost_total": "What providers bill for it, in their own currency.",

@@ -38,8 +38,11 @@ def digest(package: Path) -> str:
     """Name the sources of a package, all of them: compiled code has the constants of modules that are not, too."""
     found = sha256(SUFFIX.encode())
     for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if FOLDER in name.parts or not path.is_file():  # one in the making, or an editor's mark
+            continue
         source = path.read_bytes()
-        found.update(b"%b %d\n" % (path.relative_to(package).as_posix().encode(), len(source)))
+        found.update(b"%b %d\n" % (name.as_posix().encode(), len(source)))
         found.update(source)
     return found.hexdigest()[:16]
 

@@ -4,6 +4,7 @@ Strategy: real sockets and short times; the fault tests have the same through th
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from nexus_proxy.answers import Answer, Reply, Sent, error_answer, first_headers
+from nexus_proxy.answers import JOINED_BYTES_MAX, Answer, Reply, Sent, error_answer, first_headers
 from nexus_proxy.arrival import Arrival, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import NexusError, RequestTooLarge
@@ -418,6 +419,113 @@ async def test_what_comes_early_waits_for_the_answer_in_hand(counter: Counter, s
     assert [body.split()[-1] for body in bodies[1:]] == [b"e" * min(size, 40), b"third"]
 
 
+HIDDEN = ask(b"hidden", "Authorization: Bearer good")
+
+
+def before(data: bytes, length: int) -> bytes:
+    """Return a head that announces a body of so many bytes, with something before it."""
+    return data + LINE + b"Host: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % length
+
+
+@pytest.mark.parametrize("blank", [b"", b"\r\n", b"\r\n\r\n", b"\n\n", b"\r\r\n\r\n", b"\n\r\n\r\n"])
+@pytest.mark.parametrize("short", [0, 4, "head"])
+async def test_a_request_in_a_body_is_never_a_request(counter: Counter, blank: bytes, short: int | str) -> None:
+    """However many bytes of the body were miscounted: the first piece is aiohttp's, the second looks like a request."""
+    padding = b"p" * (len(before(b"", 100)) if short == "head" else int(short)) + b"q" * 200
+    head = before(blank, len(padding) + len(HIDDEN))
+    async with counter.connect() as connection:
+        await connection.send(head)
+        await asyncio.sleep(2 * REST_S)  # it is aiohttp's now
+        for piece in (padding[:200], padding[200:], HIDDEN):
+            await connection.send(piece)
+            await asyncio.sleep(0.005)
+        with contextlib.suppress(ConnectionError):
+            await connection.read_response()
+    assert [body for _, body in counter.asked if body == b"hidden"] == []
+
+
+async def test_a_request_in_a_chunk_is_never_a_request(counter: Counter) -> None:
+    async with counter.connect() as connection:
+        await connection.send(CHUNKED.partition(b"3\r\n")[0])
+        await asyncio.sleep(0.01)
+        await connection.send(b"%x\r\n" % len(HIDDEN))
+        await asyncio.sleep(0.01)
+        await connection.send(HIDDEN)
+        await asyncio.sleep(0.01)
+        await connection.send(b"\r\n0\r\n\r\n")
+        assert (await connection.read_response()).status == 200
+    assert counter.asked == [("framed", HIDDEN)]
+
+
+async def test_what_is_bad_behind_a_good_request_does_not_lose_it(counter: Counter) -> None:
+    data = ask(b"good")
+    async with counter.connect() as connection:
+        await connection.send(data[:-4])
+        await asyncio.sleep(0.01)
+        await connection.send(data[-4:] + b"garbage\r\n\r\n")
+        assert bytes((await connection.read_response()).body) == b"framed good"
+        assert (await connection.read_response()).code == "invalid_http"
+    assert counter.asked == [("framed", b"good")]
+
+
+async def test_a26_a_request_that_has_begun_is_not_idle(counter: Counter) -> None:
+    data = ask(b"late")
+    async with counter.connect() as connection:
+        await answer_to(connection, ask(b"first"))
+        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        await connection.send(data[:-4])
+        await eventually(lambda: bool(protocol._begun))
+        protocol._next_keepalive_close_time = 0.0
+        protocol._process_keepalive()
+        assert bytes(await answer_to(connection, data[-4:])) == b"whole late"
+
+
+async def test_d1_a_request_that_has_begun_is_answered_at_the_end(counter: Counter) -> None:
+    counter.refusal = RequestTooLarge("any refusal")
+    async with counter.connect() as connection:
+        await answer_to(connection, ask(b"first"))
+        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        await connection.send(ask(b"late")[:-1])
+        await eventually(lambda: bool(protocol._begun))
+        protocol.close()
+        protocol.close()  # as the runner does it once more
+        assert (await connection.read_response()).code == "request_too_large"
+        assert await connection.is_closed()
+
+
+@pytest.mark.parametrize("size", [0, 1, JOINED_BYTES_MAX - 1, JOINED_BYTES_MAX, 3_000_000])
+async def test_an_answer_of_any_size_is_written_in_both_ways(counter: Counter, size: int) -> None:
+    counter.answer = lambda body: Answer(200, ID, b"a" * size)
+    async with counter.connect() as connection:
+        for data in (ask(b"x"), CHUNKED):
+            answer = await answer_to(connection, data)
+            assert answer == b"a" * size
+
+
+async def test_a_head_has_no_body_and_http_10_is_kept_if_it_asks(counter: Counter) -> None:
+    async with counter.connect() as connection:
+        await connection.send(get("/ask", method="HEAD"))
+        head = await connection.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n")
+        old = ask(b"old", "Connection: keep-alive").replace(b" HTTP/1.1", b" HTTP/1.0", 1)
+        await connection.send(old)
+        answer = await connection.read_response()
+        assert (answer.header("connection"), bytes(answer.body)) == ("keep-alive", b"framed old")
+        assert await answer_to(connection, ask(b"next")) == b"whole next"
+
+
+async def test_nobody_is_served_who_has_not_read_the_answer_before(counter: Counter) -> None:
+    counter.answer = lambda body: Answer(200, ID, b"x" * 20_000_000)
+    async with counter.connect(receive_buffer=4096) as connection:
+        connection.pause_reading()
+        await connection.send(ask(b"first") + ask(b"second"))
+        await connection.send(ask(b"third"))
+        await eventually(lambda: bool(counter.asked))
+        await asyncio.sleep(TIMES.client_stalled_s / 3)
+        assert len(counter.asked) == 1
+        connection.reset()
+
+
 async def test_what_comes_while_aiohttp_answers_waits_too(counter: Counter) -> None:
     counter.gate.clear()
     async with counter.connect() as connection:
@@ -550,3 +658,4 @@ async def test_d1_who_does_not_answer_in_time_is_stopped(counter: Counter) -> No
         async with asyncio.timeout(5):
             await counter.runner.cleanup()
         assert await connection.is_closed()
+        assert cast(DoorProtocol, counter.arrivals[0].connection)._serving is None

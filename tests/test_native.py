@@ -140,3 +140,13 @@ def test_compiled_changed_and_compiled_again(house: Path) -> None:
     assert shown(house) == "43 ExtensionFileLoader"
     shutil.rmtree(house / FOLDER)
     assert shown(house) == "43 SourceFileLoader"
+
+
+def test_a_package_that_is_not_the_one_that_runs_is_refused(tmp_path: Path) -> None:
+    here, installed = tmp_path / "here", tmp_path / "installed"
+    here.mkdir()
+    command.check_place(here, installed)  # installed in place: there is no copy
+    command.check_place(here, here)
+    installed.mkdir()
+    with pytest.raises(command.NotCompiled, match="what runs is in"):
+        command.check_place(here, installed)

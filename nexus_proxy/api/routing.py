@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from nexus_proxy.answers import Reply
-from nexus_proxy.errors import MethodNotAllowed, NexusError, NoPath, NotFound
+from nexus_proxy.errors import MethodNotAllowed, NexusError, NoPath, NotFound, NoTunnel
 from nexus_proxy.visit import Handler, Visit
 
 
@@ -46,8 +46,10 @@ class Routing:
 
 
 def _refusal(request: web.Request, error: web.HTTPException) -> NexusError:
+    if request.method == "CONNECT":
+        return NoTunnel("This is no proxy for connections.", allow="GET, POST")
     if not request.path.startswith("/"):
-        return NoPath("No such path. This is no proxy for connections.")
+        return NoPath("No such path.")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return MethodNotAllowed(f"This path takes {allow} only.", allow=allow)

@@ -6,17 +6,21 @@ line of its own, a byte beyond ASCII) is None here, and the general parser's to 
 """
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-HEAD_BYTES_MAX = 8190  # of one line, and so of all lines together: what the general parser takes of any
+HEAD_BYTES_MAX: Final = 8190  # of all lines together; the general parser takes so much of each
+HEADERS_MAX: Final = 128
 
 # RFC 9110, 5.1 and 5.5: a token, and visible characters with blanks between. No line may go on in the next.
-_LINES = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*\r\n){1,128}")
-_BLANKS = " \t"
-_KEPT = "keep-alive"
-_LENGTH = re.compile(r"[0-9]{1,9}")
+_LINES: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*\r\n){1," + str(HEADERS_MAX) + "}")
+_BLANKS: Final = " \t"
+_KEPT: Final = "keep-alive"
+_LENGTH: Final = re.compile(r"[0-9]{1,9}")
 # Each of these asks for more than to read a body of so many bytes and to answer it.
-_OTHERS = frozenset({"transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer", "http2-settings"})
+_OTHERS: Final = frozenset(
+    {"transfer-encoding", "content-encoding", "expect", "upgrade", "te", "trailer", "http2-settings"}
+    | {"proxy-connection", "sec-websocket-key1"}
+)
 
 
 class WholeRequest(NamedTuple):

@@ -104,6 +104,8 @@ def test_what_nearly_everybody_sends_is_taken(lines: list[bytes]) -> None:
         request(*PLAIN, b"Upgrade: h2c"),
         request(*PLAIN, b"TE: trailers"),
         request(*PLAIN, b"Connection: close"),
+        request(*PLAIN, b"Proxy-Connection: close"),
+        request(*PLAIN, b"Sec-WebSocket-Key1: x"),
         request(*PLAIN, b"Connection: keep-alive, upgrade"),
         request(*PLAIN[:-1], b"Content-Length: +3"),
         request(*PLAIN[:-1], b"Content-Length: 3, 3"),
