@@ -5,13 +5,13 @@ by aiohttp. The chain knows one protocol for both, and aiohttp's traps are kept 
 """
 
 import asyncio
-from collections.abc import Sequence
 from typing import ClassVar, Final, Protocol, cast
 
 from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.web_protocol import RequestPayloadError
 
+from nexus_proxy.core.apikey import hash_bearer
 from nexus_proxy.core.httphead import WholeRequest
 from nexus_proxy.errors import ClientGone, InvalidHttp, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 
@@ -63,8 +63,8 @@ class Arrival(Protocol):
     def connection(self) -> Connection: ...
 
     @property
-    def authorization(self) -> Sequence[str]:
-        """Every value of that header."""
+    def key_hash(self) -> bytes | None:
+        """The hash of its one key, if that is well formed."""
 
     def check_head(self, most: int) -> int:
         """Return how many bytes the body can have. RequestTooLarge, UnsupportedMediaType, InvalidHttp: before a byte of
@@ -77,7 +77,7 @@ class Arrival(Protocol):
 class WholeArrival:
     """A request that came whole: of HTTP/1.1, on a connection that is kept."""
 
-    __slots__ = ("_body", "_content_type", "authorization", "connection")
+    __slots__ = ("_body", "_content_type", "connection", "key_hash")
 
     method: ClassVar[str] = "POST"
     spoken: ClassVar[bool] = True
@@ -85,10 +85,9 @@ class WholeArrival:
     keep_alive: ClassVar[bool] = True
 
     def __init__(self, request: WholeRequest, connection: Connection) -> None:
-        headers, self._body = request
-        self._content_type = headers.get("content-type", "")
-        value = headers.get("authorization")
-        self.authorization: Sequence[str] = () if value is None else (value.strip(" \t"),)
+        self._body = request.body
+        self._content_type = request.head.content_type
+        self.key_hash = request.head.key_hash
         self.connection = connection
 
     def check_head(self, most: int) -> int:
@@ -133,8 +132,9 @@ class FramedArrival:
         return cast(Connection, self._request.protocol)
 
     @property
-    def authorization(self) -> Sequence[str]:
-        return self._request.headers.getall(hdrs.AUTHORIZATION, ())
+    def key_hash(self) -> bytes | None:
+        values = self._request.headers.getall(hdrs.AUTHORIZATION, ())
+        return hash_bearer(values[0]) if len(values) == 1 else None
 
     def check_head(self, most: int) -> int:
         length = self._request.content_length

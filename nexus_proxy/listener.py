@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from nexus_proxy.answers import Reply, Sent, error_answer, first_headers, new_request_id
 from nexus_proxy.arrival import Arrival, FramedArrival, Watcher, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.core.httphead import HEAD_BYTES_MAX, HEADERS_MAX, WholeRequest, read_whole
+from nexus_proxy.core.httphead import HEAD_BYTES_MAX, HEADERS_MAX, WholeReader, WholeRequest
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
 
 WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
@@ -53,6 +53,7 @@ class DoorProtocol(RequestHandler):
         "_head_timer",
         "_in_hand",
         "_owed",
+        "_reader",
         "_serving",
         "_silent",
         "_stalled_s",
@@ -65,6 +66,7 @@ class DoorProtocol(RequestHandler):
     ) -> None:
         super().__init__(manager, **options)
         self._desk = desk
+        self._reader = WholeReader(desk.line) if desk is not None else None
         self._serving: asyncio.Task[None] | None = None  # a request that came whole
         self._early = b""  # what came behind it
         self._begun = b""  # one of which a part has come
@@ -100,11 +102,11 @@ class DoorProtocol(RequestHandler):
             self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
 
     def _take_apart(self, data: bytes) -> WholeRequest | int | None:
-        """Return what `read_whole` makes of it, if it is for the desk; None if it is for aiohttp."""
-        desk = self._desk
-        if desk is None or self._owed != 0 or self._in_hand or self._ends or self._close or self._force_close:
+        """Return what the reader makes of it, if it is for the desk; None if it is for aiohttp."""
+        reader = self._reader
+        if reader is None or self._owed != 0 or self._in_hand or self._ends or self._close or self._force_close:
             return None
-        request = read_whole(data, desk.line)
+        request = reader.read(data)
         return None if isinstance(request, int) and len(data) + request > WHOLE_BYTES_MAX else request
 
     def _go_on(self, data: bytes) -> None:
@@ -250,6 +252,7 @@ class DoorProtocol(RequestHandler):
             if timer is not None:
                 timer.cancel()
         self._head_timer = self._stalled_timer = self._begun_timer = None
+        self._reader = None  # who drains the provider may hold this for long, and that holds a key
         super().connection_lost(exc)
         # Trap: a handler that waits for the provider is not told that its client has gone.
         if self.watcher is not None:

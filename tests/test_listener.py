@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from nexus_proxy.answers import JOINED_BYTES_MAX, Answer, Reply, Sent, error_answer, first_headers
 from nexus_proxy.arrival import Arrival, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
+from nexus_proxy.core.httphead import WholeReader
 from nexus_proxy.errors import InvalidKey, NexusError, RequestTooLarge
 from nexus_proxy.listener import EARLY_BYTES_MAX, REST_S, WHOLE_BYTES_MAX, Desk, DoorProtocol, DoorRunner
 from tests.rig.eventually import eventually
@@ -397,6 +398,15 @@ async def test_a_body_that_trickles_is_soon_left_to_aiohttp_and_its_timers(count
             await connection.send(data[len(data) - 40 + at :][:1])
             await asyncio.sleep(REST_S / 10)
         assert bytes((await connection.read_response()).body) == b"framed " + b"x" * 40
+
+
+async def test_a_connection_that_is_lost_keeps_no_head_with_its_key(counter: Counter) -> None:
+    async with counter.connect() as connection:
+        await answer_to(connection, ask(b"first", "Authorization: Bearer secret"))
+        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        assert isinstance(protocol._reader, WholeReader)
+    await eventually(lambda: protocol.transport is None)
+    assert protocol._reader is None
 
 
 @pytest.mark.parametrize("size", [1, 40, EARLY_BYTES_MAX + 70_000])

@@ -4,11 +4,8 @@ Strategy: a key with a wrong checksum is rejected without a look-up; the rest ar
 answer for every kind of wrong, so that nothing can be learnt by trying.
 """
 
-from collections.abc import Sequence
-
 from nexus_proxy.answers import Reply
 from nexus_proxy.clock import now_ms
-from nexus_proxy.core.apikey import hash_key, is_well_formed
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
 from nexus_proxy.visit import Handler, Visit
@@ -16,7 +13,7 @@ from nexus_proxy.visit import Handler, Visit
 
 async def auth(visit: Visit, handler: Handler) -> Reply:
     """Find the key and its account. InvalidKey, but not where nothing is served, whoever asks."""
-    key = _find(visit.parts.directory, visit.arrival.authorization)
+    key = _find(visit.parts.directory, visit.arrival.key_hash)
     if key is not None:
         visit.key = key
     elif visit.route is not None:
@@ -24,14 +21,8 @@ async def auth(visit: Visit, handler: Handler) -> Reply:
     return await handler(visit)
 
 
-def _find(directory: Directory, values: Sequence[str]) -> Key | None:
-    if len(values) != 1:
-        return None
-    scheme, _, secret = values[0].partition(" ")
-    secret = secret.strip()
-    if scheme.lower() != "bearer" or not is_well_formed(secret):
-        return None
-    key = directory.find(hash_key(secret))
+def _find(directory: Directory, key_hash: bytes | None) -> Key | None:
+    key = directory.find(key_hash) if key_hash is not None else None
     if key is None or key.revoked or (key.expires_ms is not None and key.expires_ms <= now_ms()):
         return None
     return key

@@ -37,6 +37,13 @@ def hash_key(key: str) -> bytes:
     return sha256(key.encode("ascii")).digest()
 
 
+def hash_bearer(authorization: str) -> bytes | None:
+    """Return the hash of the key in the value of an Authorization header, if it is `Bearer` and a well-formed key."""
+    scheme, _, key = authorization.partition(" ")
+    key = key.strip()
+    return hash_key(key) if scheme.lower() == "bearer" and is_well_formed(key) else None
+
+
 def hint(key: str) -> str:
     """Return the last four characters, by which a person tells keys apart."""
     return key[-HINT_CHARS:]

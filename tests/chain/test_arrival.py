@@ -128,3 +128,30 @@ async def test_a_kept_connection_takes_large_requests_between_small_ones(house: 
             await connection.send(house.door.request(tag, messages=[message]))
             answer = await connection.read_response()
             assert (answer.status, house.fu.one(tag).json["messages"]) == (200, [message])
+
+
+async def test_a_key_that_is_revoked_is_no_longer_known_on_a_connection_that_is_kept(house: House) -> None:
+    tag = house.tag()
+    house.fu.scripts[tag] = ANSWER.script
+    key = await house.door.mint("leaver", topup="1.00")
+    shown = await house.door.admin("account_show", account="leaver")
+    async with house.door.connect() as connection:
+        for status in (200, 200, 401):
+            if status == 401:
+                await house.door.admin("key_revoke", key_id=shown["keys"][0]["id"])
+            await connection.send(house.door.request(tag, key=key))
+            assert (await connection.read_response()).status == status
+
+
+async def test_a_key_is_asked_of_each_head_of_a_connection(house: House) -> None:
+    tag = house.tag()
+    house.fu.scripts[tag] = ANSWER.script
+    other = await house.door.mint("other", topup="1.00")
+    good, known = house.door.request(tag), house.door.request(tag, key=other)
+    bad = house.door.request(tag, key="sk-ai-nexus-" + "x" * 49)
+    async with house.door.connect() as connection:
+        for data, status in ((good, 200), (bad, 401), (good, 200), (known, 200), (bad, 401), (known, 200)):
+            await connection.send(data)
+            assert (await connection.read_response()).status == status
+    for account in ("acme", "other"):
+        assert len(await house.door.closed_rows(account, 2)) == 2

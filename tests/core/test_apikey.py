@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.core.apikey import PREFIX, hash_key, hint, is_well_formed, mint
+from nexus_proxy.core.apikey import PREFIX, hash_bearer, hash_key, hint, is_well_formed, mint
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 ENTROPY = st.binary(min_size=32, max_size=32)
@@ -68,3 +68,31 @@ def test_a_key_is_stored_as_its_hash_and_known_by_its_end() -> None:
     key = mint(bytes(range(32)))
     assert hash_key(key) == hashlib.sha256(key.encode()).digest()
     assert hint(key) == key[-4:]
+
+
+KEY = mint(bytes(range(32)))
+
+
+@pytest.mark.parametrize("value", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER  {KEY} "])
+def test_the_key_of_an_authorization_is_hashed(value: str) -> None:
+    assert hash_bearer(value) == hash_key(KEY)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Bearer",
+        "Bearer ",
+        KEY,
+        f"Basic {KEY}",
+        f"Bearer{KEY}",
+        f" Bearer {KEY}",
+        f"Bearer {KEY[:-1]}",
+        f"Bearer {KEY}, x",
+        f"Bearer {KEY[:-7]}{KEY[-6:]}",
+        f"Bearer {PREFIX}" + "\udcff" * 49,
+    ],
+)
+def test_nothing_else_is(value: str) -> None:
+    assert hash_bearer(value) is None

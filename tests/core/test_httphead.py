@@ -13,7 +13,8 @@ from aiohttp.http_parser import HttpRequestParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.core.httphead import HEAD_BYTES_MAX, WholeRequest, read_whole
+from nexus_proxy.core.apikey import hash_key, mint
+from nexus_proxy.core.httphead import HEAD_BYTES_MAX, KEPT_BYTES_MAX, WholeReader, WholeRequest, read_headers
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
 PLAIN = [b"Host: door", b"Content-Type: application/json", b"Authorization: Bearer k", b"Content-Length: 3"]
@@ -56,13 +57,21 @@ def generally(data: bytes) -> tuple[str, str, dict[str, str], bytes] | None:
         loop.close()
 
 
+def read_whole(data: bytes) -> WholeRequest | int | None:
+    """Read it as the first on its connection."""
+    return WholeReader(LINE).read(data)
+
+
 def check(data: bytes) -> bool:
     """Tell whether it is taken; then it is what the general parser reads."""
-    found = read_whole(data, LINE)
+    found = read_whole(data)
     if not isinstance(found, WholeRequest):
         return False
-    headers = {name: value.strip(" \t") for name, value in found.headers.items()}
-    assert generally(data) == ("POST", "/v1/chat/completions", headers, found.body)
+    headers = read_headers(data[len(LINE) : data.index(b"\r\n\r\n") + 2])
+    assert headers is not None
+    stripped = {name: value.strip(" \t") for name, value in headers.items()}
+    assert generally(data) == ("POST", "/v1/chat/completions", stripped, found.body)
+    assert found.head.content_type == stripped.get("content-type", "")
     return True
 
 
@@ -81,9 +90,9 @@ def test_what_nearly_everybody_sends_is_taken(lines: list[bytes]) -> None:
     assert check(data)
     head = data.index(b"\r\n\r\n") + 4
     for cut in range(len(data)):
-        assert read_whole(data[:cut], LINE) == (len(data) - cut if cut >= head else None)
+        assert read_whole(data[:cut]) == (len(data) - cut if cut >= head else None)
     for behind in (b"\r\n", b"x", data):
-        assert read_whole(data + behind, LINE) is None
+        assert read_whole(data + behind) is None
 
 
 @pytest.mark.parametrize(
@@ -125,7 +134,7 @@ def test_what_nearly_everybody_sends_is_taken(lines: list[bytes]) -> None:
     ],
 )
 def test_whatever_is_otherwise_is_the_general_parsers(data: bytes) -> None:
-    assert read_whole(data, LINE) is None
+    assert read_whole(data) is None
 
 
 NAMES = st.sampled_from(
@@ -153,3 +162,82 @@ def test_nor_of_a_good_request_with_something_in_its_midst(
     data = request(*lines, body=body)
     at = min(at, len(data))
     check(data[:at] + odd + data[at:])
+
+
+# --- the next request on a connection -----------------------------------------------------------------------------
+
+
+def outcome(reader: WholeReader, data: bytes) -> object:
+    """Return all that was made of it, as values."""
+    found = reader.read(data)
+    if isinstance(found, WholeRequest):
+        return found.head.content_type, found.head.key_hash, found.body
+    return found
+
+
+def check_one_after_another(requests: list[bytes]) -> None:
+    """Each is read behind the ones before as it would be read alone."""
+    reader = WholeReader(LINE)
+    for data in requests:
+        assert outcome(reader, data) == outcome(WholeReader(LINE), data)
+
+
+KEYS = [mint(bytes([number]) * 32).encode() for number in range(2)]
+SENT = request(PLAIN[0], b"Authorization: Bearer " + KEYS[0], b"Content-Type: a/b", b"content-length:  3 ", b"X: 3")
+LENGTHS = st.one_of(
+    st.integers(0, 12).map(b"%d".__mod__),
+    st.sampled_from([b"", b"03", b"000000003", b"0000000003", b"+3", b"3 3", b"3\r\n", b" 3", b"3,3", "٣".encode()]),
+)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(LENGTHS, st.binary(max_size=12)).map(
+                lambda each: SENT[:-3].replace(b"  3 ", b"  %b " % each[0]) + each[1]
+            ),
+            st.tuples(st.integers(0, len(SENT)), st.integers(0, 3), st.binary(max_size=3)).map(
+                lambda each: SENT[: each[0]] + each[2] + SENT[each[0] + each[1] :]
+            ),
+            st.sampled_from([SENT, SENT.replace(KEYS[0], KEYS[1]), SENT.replace(b"a/b", b"c/d"), request(*PLAIN)]),
+        ),
+        max_size=8,
+    )
+)
+def test_a_request_behind_another_is_read_as_if_it_came_alone(requests: list[bytes]) -> None:
+    check_one_after_another([SENT, *requests])
+
+
+@pytest.mark.parametrize("length", [b"3", b"03", b"000000003"])
+@pytest.mark.parametrize("largest", [KEPT_BYTES_MAX, HEAD_BYTES_MAX])
+def test_at_every_bound_too(length: bytes, largest: int) -> None:
+    def padded(size: int, length: bytes) -> bytes:
+        head = request(*PLAIN[:-1], b"Content-Length: " + length, b"X: ", body=b"")
+        return head[:-4] + b"x" * (size - len(head)) + head[-4:] + b"{ }"
+
+    for size in range(largest - 9, largest + 10):
+        first = padded(size, b"3")
+        second = first.replace(b"Content-Length: 3", b"Content-Length: " + length)
+        check_one_after_another([first, second, first[:-1], second[:-1]])
+
+
+def test_the_last_head_is_taken_over_when_only_the_length_differs() -> None:
+    reader = WholeReader(LINE)
+    first, second = reader.read(SENT), reader.read(SENT.replace(b"  3 ", b"  12 ") + b" " * 9)
+    assert isinstance(first, WholeRequest)
+    assert isinstance(second, WholeRequest)
+    assert first.head is second.head
+    assert first.head.key_hash == hash_key(KEYS[0].decode())
+    in_two = reader.read(request(*PLAIN)[:-3]), reader.read(request(*PLAIN)), reader.read(request(*PLAIN))
+    assert in_two[0] == 3
+    assert isinstance(in_two[1], WholeRequest)
+    assert isinstance(in_two[2], WholeRequest)
+    assert in_two[1].head is in_two[2].head is not first.head
+
+
+def test_a_head_is_kept_only_while_it_is_short() -> None:
+    reader = WholeReader(LINE)
+    long = request(*PLAIN, b"X: " + b"x" * KEPT_BYTES_MAX)
+    found = [reader.read(long), reader.read(long)]
+    assert all(isinstance(each, WholeRequest) for each in found)
+    assert len({id(each.head) for each in found if isinstance(each, WholeRequest)}) == 2
