@@ -42,10 +42,9 @@ async def ratelimit(visit: Visit, handler: Handler) -> Reply:
 
 
 def _write(headers: dict[str, str], standing: Standing) -> None:
-    limit, remaining, reset_ns = standing
-    headers["x-ratelimit-limit-requests"] = f"{limit}"
-    headers["x-ratelimit-remaining-requests"] = f"{remaining}"
-    headers["x-ratelimit-reset-requests"] = format_duration(reset_ns)
+    headers["x-ratelimit-limit-requests"] = str(standing.limit)
+    headers["x-ratelimit-remaining-requests"] = str(standing.remaining)
+    headers["x-ratelimit-reset-requests"] = format_duration(standing.reset_ns)
 
 
 def format_duration(ns: int) -> str:

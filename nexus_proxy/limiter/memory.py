@@ -8,12 +8,13 @@ Each is looked at once a minute, however often it is counted.
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 from nexus_proxy.core.window import Window
 from nexus_proxy.limiter.protocol import WINDOW_NS, Admitted, Limit, Refused, Standing
 
-_EMPTY = Window(WINDOW_NS)
-_SWEPT_PER_LIMIT = 2  # an admission adds one window for each limit at most, so forgetting outruns remembering
+_EMPTY: Final = Window(WINDOW_NS)
+_SWEPT_PER_LIMIT: Final = 2  # an admission adds one window for each limit at most, so forgetting outruns remembering
 
 
 class MemoryLimiter:
@@ -29,15 +30,15 @@ class MemoryLimiter:
 
     async def admit(self, limits: Sequence[Limit], now_ns: int) -> Admitted | Refused:
         """Count one request against all limits, or against none."""
-        for subject, rpm in limits:
-            window = self._windows.get(subject)
+        for limit in limits:
+            window = self._windows.get(limit.subject)
             used = window.count(now_ns) if window is not None else 0
-            if used >= rpm:
+            if used >= limit.rpm:
                 return Refused(self._standing(limits, now_ns), self._wait_ns(limits, now_ns))
         tightest = None
-        for subject, rpm in limits:
-            used, reset_ns = self._window(subject, now_ns).add(now_ns)
-            standing = Standing(rpm, rpm - used, reset_ns)
+        for limit in limits:
+            used, reset_ns = self._window(limit.subject, now_ns).add(now_ns)
+            standing = Standing(limit.rpm, limit.rpm - used, reset_ns)
             if tightest is None or _is_tighter(standing, tightest):
                 tightest = standing
         assert tightest is not None, "a request is under the limit of its account at least"
@@ -73,10 +74,10 @@ class MemoryLimiter:
     def _standing(self, limits: Sequence[Limit], now_ns: int) -> Standing:
         """Return the tightest: the least that remains, then the lowest limit."""
         tightest = None
-        for subject, rpm in limits:
-            window = self._windows.get(subject)
+        for limit in limits:
+            window = self._windows.get(limit.subject)
             used, reset_ns = window.standing(now_ns) if window is not None else (0, 0)
-            standing = Standing(rpm, rpm - used if used < rpm else 0, reset_ns)
+            standing = Standing(limit.rpm, limit.rpm - used if used < limit.rpm else 0, reset_ns)
             if tightest is None or _is_tighter(standing, tightest):
                 tightest = standing
         assert tightest is not None, "a request is under the limit of its account at least"
@@ -94,4 +95,6 @@ class MemoryLimiter:
 
 
 def _is_tighter(one: Standing, other: Standing) -> bool:
-    return (one.remaining, one.limit) < (other.remaining, other.limit)
+    if one.remaining != other.remaining:
+        return one.remaining < other.remaining
+    return one.limit < other.limit

@@ -1,41 +1,54 @@
 """What a limiter does, whichever store is behind it.
 
 Strategy: one question, several limits. A request is admitted by all of its limits together or by none. The window is
-half-open, (t − 60 s, t]. Times are nanoseconds of a clock that never goes back, given by the caller.
+half-open, (t − 60 s, t]. Times are nanoseconds of a clock that never goes back, given by the caller. The values are
+plain classes: every request makes three of them.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
-WINDOW_NS = 60_000_000_000
+WINDOW_NS: Final = 60_000_000_000
 
 
-class Limit(NamedTuple):
+class Limit:
     """At most `rpm` requests of `subject` (`account:7`, `key:12`) in any window."""
 
-    subject: str
-    rpm: int
+    __slots__ = ("rpm", "subject")
+
+    def __init__(self, subject: str, rpm: int) -> None:
+        self.subject = subject
+        self.rpm = rpm
 
 
-class Standing(NamedTuple):
+class Standing:
     """Where the tightest of the limits stands: for the x-ratelimit headers."""
 
-    limit: int
-    remaining: int
-    reset_ns: int  # until the window is empty again, if nobody else is admitted meanwhile
+    __slots__ = ("limit", "remaining", "reset_ns")
+
+    def __init__(self, limit: int, remaining: int, reset_ns: int) -> None:
+        self.limit = limit
+        self.remaining = remaining
+        self.reset_ns = reset_ns  # until the window is empty again, if nobody else is admitted meanwhile
 
 
-class Admitted(NamedTuple):
+class Admitted:
     """The request counts against every limit."""
 
-    standing: Standing
+    __slots__ = ("standing",)
+
+    def __init__(self, standing: Standing) -> None:
+        self.standing = standing
 
 
-class Refused(NamedTuple):
+class Refused:
     """The request counts against no limit. After `retry_after_ns` it is admitted, if nobody else is meanwhile."""
 
-    standing: Standing
-    retry_after_ns: int
+    __slots__ = ("retry_after_ns", "standing")
+
+    def __init__(self, standing: Standing, retry_after_ns: int) -> None:
+        self.standing = standing
+        self.retry_after_ns = retry_after_ns
 
 
 class Limiter(Protocol):
