@@ -29,6 +29,7 @@ WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which
 EARLY_BYTES_MAX: Final = 64 * 1024  # of a next request before the one in hand is answered, past which nothing is read
 WHOLE_BYTES_MAX: Final = 64 * 1024  # of a request that may come in two reads, head and body, and still be whole
 REST_S: Final = 0.05  # how long its second read is waited for
+_SERVING: Final = "serving"  # the name of its task
 LINGER_S: Final = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
 
 
@@ -172,9 +173,12 @@ class DoorProtocol(RequestHandler):
 
     def _begin(self, request: WholeRequest) -> None:
         assert self._desk is not None
-        self._stop_head_timer()
+        if self._head_timer is not None:
+            self._stop_head_timer()
         self._request_in_progress = True
-        self._serving = self._loop.create_task(self._serve(self._desk, WholeArrival(request, self)))
+        serving = self._serve(self._desk, WholeArrival(request, self))
+        # Not by way of the loop, and with a name, so that none is made up: the rest of it costs enough.
+        self._serving = asyncio.Task(serving, loop=self._loop, name=_SERVING)
 
     async def _serve(self, desk: Desk, arrival: WholeArrival) -> None:
         close = True
