@@ -2,17 +2,17 @@
 
 Strategy: an answer writes itself, head and body at once, straight to the connection's transport. The framework's own
 response sends the same bytes, through four coroutines and two buffers; to it `Sent` stands for what is written already.
+Headers are text from the first, each with its end of line: nobody looks one up again.
 """
 
 import os
-from collections.abc import Mapping
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
 
 from nexus_proxy.arrival import Arrival
 from nexus_proxy.clock import now_ms
@@ -23,6 +23,7 @@ JOINED_BYTES_MAX: Final = 64 * 1024  # what costs less to copy than to send apar
 _RANDOM_BYTES: Final = 10
 # Drawn for many ids at once: each draw is a call into the kernel that lets another thread of this process run first.
 _random: list[str] = []
+_JSON: Final = "Content-Type: application/json\r\n"
 _STATUS_LINES: Final = {status.value: f"{status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _STATUS_LINES[499] = "499 \r\n"  # the client has gone, mostly: nobody's standard
 
@@ -31,29 +32,39 @@ def new_request_id() -> str:
     """Return an id that nobody can guess and that sorts by time: milliseconds, then 80 random bits."""
     if not _random:
         _random.extend(os.urandom(_RANDOM_BYTES * 256).hex(" ", _RANDOM_BYTES).split())
-    return f"req_{now_ms():012x}{_random.pop()}"
+    return f"req_{now_ms().to_bytes(6, 'big').hex()}{_random.pop()}"
 
 
-def first_headers(request_id: str) -> dict[str, str]:
+def first_headers(request_id: str) -> str:
     """Return what every response has."""
-    return {"x-request-id": request_id, "server": "nexus-proxy"}
+    return f"x-request-id: {request_id}\r\nserver: nexus-proxy\r\n"
 
 
-def response_head(
-    status: int, headers: Mapping[str, str], framing: str, *, http10: bool = False, keep_alive: bool = True
-) -> bytes:
-    """Return a response's head. `framing` is the header that tells where the body ends, if one does.
+class _Date:
+    """The time of day as a header, written anew when the second has changed."""
 
-    There is at least one of the other headers.
-    """
+    def __init__(self) -> None:
+        self._second = -1
+        self._header = ""
+
+    def header(self) -> str:
+        second = now_ms() // 1000
+        if second != self._second:
+            self._second = second
+            self._header = f"Date: {formatdate(second, usegmt=True)}\r\n"
+        return self._header
+
+
+_date: Final = _Date()
+
+
+def response_head(status: int, headers: str, framing: str, *, http10: bool = False, keep_alive: bool = True) -> bytes:
+    """Return a response's head. `framing` is the header that tells where the body ends, if one does."""
     if http10:
         version, connection = "HTTP/1.0 ", "Connection: keep-alive\r\n" if keep_alive else ""
     else:
         version, connection = "HTTP/1.1 ", "" if keep_alive else "Connection: close\r\n"
-    lines = "\r\n".join(map(": ".join, headers.items()))
-    return (
-        f"{version}{_STATUS_LINES[status]}{connection}{framing}Date: {rfc822_formatted_time()}\r\n{lines}\r\n\r\n"
-    ).encode("latin-1")
+    return f"{version}{_STATUS_LINES[status]}{connection}{framing}{_date.header()}{headers}\r\n".encode("latin-1")
 
 
 class Reply(Protocol):
@@ -70,11 +81,11 @@ class Reply(Protocol):
 
 
 class Answer:
-    """A whole answer. `headers` is all of its head but the framing."""
+    """A whole answer. `headers` are all but the framing and the date."""
 
     __slots__ = ("body", "close", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, *, close: bool = False) -> None:
+    def __init__(self, status: int, headers: str, body: bytes, *, close: bool = False) -> None:
         self.status = status
         self.headers = headers
         self.body = body
@@ -119,22 +130,22 @@ class Sent(web.StreamResponse):
         """Do nothing: it is written."""
 
 
-def json_answer(headers: Mapping[str, str], value: Any) -> Answer:
+def json_answer(headers: str, value: Any) -> Answer:
     """Return a 200 with that value. `headers` are added."""
-    return Answer(200, {**headers, "Content-Type": "application/json"}, orjson.dumps(value))
+    return Answer(200, headers + _JSON, orjson.dumps(value))
 
 
-def error_answer(error: NexusError, headers: Mapping[str, str]) -> Answer:
+def error_answer(error: NexusError, headers: str) -> Answer:
     """Return the answer for an error. `headers` are added; they hold `x-request-id`."""
     body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    all_headers = {**headers, "Content-Type": "application/json"}
+    headers += _JSON
     if not error.retry:
-        all_headers["x-should-retry"] = "false"
+        headers += "x-should-retry: false\r\n"
     if error.retry_after_ns is not None:
-        all_headers["retry-after"] = str(ceil_div(error.retry_after_ns, 1_000_000_000))
-        all_headers["retry-after-ms"] = str(ceil_div(error.retry_after_ns, 1_000_000))
+        headers += f"retry-after: {ceil_div(error.retry_after_ns, 1_000_000_000)}\r\n"
+        headers += f"retry-after-ms: {ceil_div(error.retry_after_ns, 1_000_000)}\r\n"
     if isinstance(error, MethodNotAllowed) and error.allow:
-        all_headers["allow"] = error.allow
+        headers += f"allow: {error.allow}\r\n"
     if error.status == 401:
-        all_headers["www-authenticate"] = "Bearer"
-    return Answer(error.status, all_headers, orjson.dumps({"error": body}), close=error.close)
+        headers += "www-authenticate: Bearer\r\n"
+    return Answer(error.status, headers, orjson.dumps({"error": body}), close=error.close)

@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from nexus_proxy import errors
+from nexus_proxy import answers, errors
 from nexus_proxy.answers import error_answer, new_request_id
 from nexus_proxy.errors import NexusError
 
@@ -16,11 +16,15 @@ def leaves(parent: type[NexusError]) -> list[type[NexusError]]:
 @pytest.mark.parametrize("wait_ns", [None, 0, 1, 1_500_000_000])
 def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], wait_ns: int | None) -> None:
     error = leaf("words", param="p", retry_after_ns=wait_ns)
-    answer = error_answer(error, {"x-request-id": "req_1", "x-ratelimit-limit-requests": "10"})
+    answer = error_answer(error, "x-request-id: req_1\r\nx-ratelimit-limit-requests: 10\r\n")
     assert orjson.loads(answer.body) == {
         "error": {"message": "words", "type": error.type, "param": "p", "code": error.code}
     }
-    headers = answer.headers
+    head = answer.render_head().split(b"\r\n")
+    assert head[-2:] == [b"", b""]
+    lines = [line.decode().partition(": ") for line in head[1:-2]]
+    headers = {name: value for name, _, value in lines}
+    assert len(headers) == len(lines)
     assert answer.status == error.status
     assert headers["Content-Type"] == "application/json"
     assert (headers["x-request-id"], headers["x-ratelimit-limit-requests"]) == ("req_1", "10")
@@ -29,10 +33,16 @@ def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], 
     expected = {None: (None, None), 0: ("0", "0"), 1: ("1", "1"), 1_500_000_000: ("2", "1500")}[wait_ns]
     assert (headers.get("retry-after"), headers.get("retry-after-ms")) == expected
     assert answer.close is error.close
-    head = answer.render_head().split(b"\r\n")
     assert head[0].startswith(b"HTTP/1.1 %d " % error.status)
     assert (b"Connection: close" in head) is error.close
     assert b"Content-Length: %d" % len(answer.body) in head
+
+
+def test_the_date_is_that_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    for ms, date in ((0, "00:00:00"), (999, "00:00:00"), (1000, "00:00:01"), (62_500, "00:01:02")):
+        monkeypatch.setattr(answers, "now_ms", lambda ms=ms: ms)
+        head = answers.response_head(200, "a: b\r\n", "c: d\r\n")
+        assert head.decode() == f"HTTP/1.1 200 OK\r\nc: d\r\nDate: Thu, 01 Jan 1970 {date} GMT\r\na: b\r\n\r\n"
 
 
 RETRIED = {"balance_held", "request_timeout", "rate_limit_exceeded", "upstream_rate_limited", "internal_error"}

@@ -64,16 +64,19 @@ def _over(visit: Visit, exchange: Exchange) -> None:
 
 def _whole(visit: Visit, opening: Opening, body: bytes) -> Answer:
     assert visit.call is not None
-    headers = visit.headers
-    headers["Content-Type"] = opening.content_type
-    if opening.content_encoding is not None:
-        headers["Content-Encoding"] = opening.content_encoding
+    headers = visit.headers + _content_headers(opening)
     if opening.verdict is not None:
         settled = visit.call.reservation.settled
         charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
-        headers["x-nexus-charge"] = format_nano(charged_nano)
-        headers["x-nexus-currency"] = visit.parts.config.currency
+        headers += f"x-nexus-charge: {format_nano(charged_nano)}\r\nx-nexus-currency: {visit.parts.config.currency}\r\n"
     return Answer(200, headers, body)
+
+
+def _content_headers(opening: Opening) -> str:
+    headers = f"Content-Type: {opening.content_type}\r\n"
+    if opening.content_encoding is not None:
+        headers += f"Content-Encoding: {opening.content_encoding}\r\n"
+    return headers
 
 
 class _Relay:
@@ -84,13 +87,10 @@ class _Relay:
     status: ClassVar[int] = 200
 
     def __init__(self, visit: Visit, opening: Opening) -> None:
-        arrival, headers = visit.arrival, visit.headers
-        headers["Content-Type"] = opening.content_type
-        if opening.content_encoding is not None:
-            headers["Content-Encoding"] = opening.content_encoding
+        arrival, headers = visit.arrival, visit.headers + _content_headers(opening)
         if opening.content_type.startswith("text/event-stream"):
-            headers["Cache-Control"] = "no-cache"
-            headers["X-Accel-Buffering"] = "no"  # a proxy in front must not collect the events
+            headers += "Cache-Control: no-cache\r\n"
+            headers += "X-Accel-Buffering: no\r\n"  # a proxy in front must not collect the events
         self._framed = not arrival.http10  # HTTP/1.0 has no chunks: the body ends with the connection
         self.close = not (self._framed and arrival.keep_alive)
         self._head = response_head(
@@ -112,7 +112,7 @@ class _Relay:
         visit.answering = True
         self._transport.write(self._head)
         self._head = b""  # it is out, and the stream may be open for long
-        visit.headers.clear()
+        visit.headers = ""
         exchange.attach(self)
 
     def write_to(self, arrival: Arrival) -> None:

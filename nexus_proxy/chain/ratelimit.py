@@ -26,12 +26,12 @@ async def ratelimit(visit: Visit, handler: Handler) -> Reply:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))
     limiter, now_ns = parts.limiter, time.monotonic_ns()
     if account.suspended or visit.route != COMPLETIONS:
-        _write(visit.headers, await limiter.look(limits, now_ns))
+        visit.headers += _headers(await limiter.look(limits, now_ns))
         if account.suspended:
             raise AccountSuspended(SUSPENDED)
         return await handler(visit)
     verdict = await limiter.admit(limits, now_ns)
-    _write(visit.headers, verdict.standing)
+    visit.headers += _headers(verdict.standing)
     if isinstance(verdict, Refused):
         parts.metrics.rate_limited()
         raise RateLimited(
@@ -41,10 +41,12 @@ async def ratelimit(visit: Visit, handler: Handler) -> Reply:
     return await handler(visit)
 
 
-def _write(headers: dict[str, str], standing: Standing) -> None:
-    headers["x-ratelimit-limit-requests"] = str(standing.limit)
-    headers["x-ratelimit-remaining-requests"] = str(standing.remaining)
-    headers["x-ratelimit-reset-requests"] = format_duration(standing.reset_ns)
+def _headers(standing: Standing) -> str:
+    return (
+        f"x-ratelimit-limit-requests: {standing.limit}\r\n"
+        f"x-ratelimit-remaining-requests: {standing.remaining}\r\n"
+        f"x-ratelimit-reset-requests: {format_duration(standing.reset_ns)}\r\n"
+    )
 
 
 def format_duration(ns: int) -> str:

@@ -50,7 +50,7 @@ def row(balance_nano: int, last_entry_ms: int | None = None) -> AccountRow:
 )
 async def test_an_amount_is_written_to_its_last_decimal(nano: int, text: str) -> None:
     answer = await balance(visit(row(nano)))
-    assert answer.headers["Content-Type"] == "application/json"
+    assert "\r\nContent-Type: application/json\r\n" in answer.headers
     assert re.search(rb'"balance":([^,]+),', answer.body)[1] == text.encode()  # type: ignore[index]
     rest = b'"currency":"CNY","total_spent":0.123456789,"last_updated":"1970-01-02T00:00:00Z","held":0.000000001}'
     assert answer.body.endswith(rest)
