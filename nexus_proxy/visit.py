@@ -51,14 +51,16 @@ class Parts:
     upstreams: dict[str, Upstream]
 
 
-@dataclass(slots=True)
 class Call:
     """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
 
-    model: Model
-    upstream: Upstream
-    reservation: Reservation
-    taken: bool = False
+    __slots__ = ("model", "reservation", "taken", "upstream")
+
+    def __init__(self, model: Model, upstream: Upstream, reservation: Reservation) -> None:
+        self.model = model
+        self.upstream = upstream
+        self.reservation = reservation
+        self.taken = False
 
 
 class Visit:
