@@ -5,6 +5,7 @@ round. The listeners open last, when the ledger has resolved what a dead process
 """
 
 import asyncio
+import functools
 import gc
 import os
 import signal
@@ -26,7 +27,7 @@ from nexus_proxy.api.admin_socket import AdminSocket
 from nexus_proxy.api.routing import Routing
 from nexus_proxy.appkeys import PARTS
 from nexus_proxy.arrival import Arrival
-from nexus_proxy.chain import compose, forward
+from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
@@ -204,7 +205,7 @@ class Door:
     async def _open_clients(self, parts: Parts) -> None:
         config = self.config
         routing = _routing()
-        complete = compose(forward)
+        complete = compose(CHAIN, forward)
 
         def serve(arrival: Arrival) -> Awaitable[Reply]:
             return complete(Visit(parts, arrival, COMPLETIONS))
@@ -254,7 +255,7 @@ class Door:
 
 def _routing() -> Routing:
     """Return everything that is served."""
-    routing = Routing(compose)
+    routing = Routing(functools.partial(compose, CHAIN))
     routing.add("POST", COMPLETIONS_PATH, COMPLETIONS, forward)
     routing.add("GET", "/v1/models", "models", models.list_models)
     routing.add("GET", "/v1/models/{parameter:.+}", "model", models.retrieve_model)

@@ -9,7 +9,6 @@ model's allowance, and then its payload does not count. Whatever else a prompt c
 that we do not know) has no bound but the model's context.
 """
 
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -31,15 +30,20 @@ _WRITTEN_AGAIN: Final = frozenset({"tools", "functions", "response_format"})
 _FILE_REFERENCE: Final = b"fileid://"  # Qwen-Long reads a whole uploaded file in place of this text
 
 
-class ChatRequest(NamedTuple):
+class ChatRequest:
     """A checked request; `body` is the parsed object, nulls of top-level parameters removed."""
 
-    model: str
-    stream: bool
-    include_usage: bool  # the client asked for the usage event itself
-    n: int
-    output_limit: int | None  # tokens, from max_tokens or max_completion_tokens
-    body: dict[str, Any]
+    __slots__ = ("body", "include_usage", "model", "n", "output_limit", "stream")
+
+    def __init__(
+        self, model: str, stream: bool, include_usage: bool, n: int, output_limit: int | None, body: dict[str, Any]
+    ) -> None:
+        self.model = model
+        self.stream = stream
+        self.include_usage = include_usage  # the client asked for the usage event itself
+        self.n = n
+        self.output_limit = output_limit  # tokens, from max_tokens or max_completion_tokens
+        self.body = body
 
     def __repr__(self) -> str:
         return f"ChatRequest({self.model!r})"  # the prompt: for no log
@@ -81,16 +85,15 @@ def parse_chat(raw: bytes) -> ChatRequest:
 
 def prepare(request: ChatRequest, model: Model) -> Outgoing:
     """Write the body for the provider and bound its tokens. InvalidJson, InvalidParameter, UnsupportedParameter."""
-    _, stream, include_usage, n, limit, given = request
-    dialect = model.dialect
+    given, stream, dialect = request.body, request.stream, model.dialect
     refuse_price_changes(given, model.allowed_parameters)
     if dialect.barred_parameters:
         refuse_barred(given, dialect.barred_parameters, model.allowed_parameters)
     body = {**given, "model": model.upstream}
-    limit = _set_limit(body, limit, model)
+    limit = _set_limit(body, request.output_limit, model)
     if model.send_temperature and "temperature" not in body:
         body["temperature"] = TEMPERATURE_DEFAULT
-    inject = stream and dialect.ask_usage and not include_usage
+    inject = stream and dialect.ask_usage and not request.include_usage
     if inject:
         body["stream_options"] = {**body.get("stream_options", {}), "include_usage": True}
     prompt = _measure(body["messages"])
@@ -107,7 +110,7 @@ def prepare(request: ChatRequest, model: Model) -> Outgoing:
     if prompt.others == 0 and _FILE_REFERENCE not in data:
         size = len(data) - prompt.payload_bytes + again + images * media_tokens + model.template_tokens
         input_bound = min(input_bound, size)
-    output_bound = n * (limit + thinking)
+    output_bound = request.n * (limit + thinking)
     prompt_estimate = -(-prompt.text_bytes // 4) + (images + prompt.others) * media_tokens
     return Outgoing(data, stream, inject, input_bound, output_bound, prompt_estimate)
 
@@ -138,14 +141,16 @@ def _thinking_bound(body: dict[str, Any], model: Model) -> int:
     return budget if type(budget) is int and budget >= 0 else model.thinking_max
 
 
-@dataclass(slots=True)
 class _Prompt:
-    """What the messages hold. `others` counts what only the model's context bounds."""
+    """What the messages hold."""
 
-    text_bytes: int = 0
-    images: int = 0
-    others: int = 0
-    payload_bytes: int = 0  # of images that came in the body; at most what they take in the upstream body
+    __slots__ = ("images", "others", "payload_bytes", "text_bytes")
+
+    def __init__(self) -> None:
+        self.text_bytes = 0
+        self.images = 0
+        self.others = 0  # what only the model's context bounds
+        self.payload_bytes = 0  # of images that came in the body; at most what they take in the upstream body
 
 
 def _measure(messages: list[dict[str, Any]]) -> _Prompt:

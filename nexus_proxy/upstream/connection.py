@@ -100,7 +100,8 @@ class Connection(asyncio.Protocol):
         """Send one request; the response is told to `sink`. The connection must be idle and not lost."""
         assert self._sink is None
         self._sink = sink
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:  # else it stands behind the last response, which it took for the end of a message
+            self._parser = httptools.HttpResponseParser(self)
         self._headers = []
         self._body.clear()
         self._interim = 0
