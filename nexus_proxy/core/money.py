@@ -36,9 +36,15 @@ def parse_nano(text: str) -> int:
 
 def format_nano(nano: int, places_min: int = 2) -> str:
     """Write an amount as a decimal with `places_min` to 9 places, no exponent: -1500000000 is '-1.50'."""
-    text = f"{nano:010}" if nano >= 0 else f"{nano:011}"  # which pads behind the sign
-    fraction = text[-9:].rstrip("0").ljust(places_min, "0")
-    return f"{text[:-9]}.{fraction}" if fraction else text[:-9]
+    amount = -nano if nano < 0 else nano
+    # Behind a leading 1 the nine digits keep their zeros. (Formats that pad are what costs, compiled or not.)
+    fraction = str(NANO + amount % NANO)[1:].rstrip("0")
+    if len(fraction) < places_min:
+        fraction = fraction.ljust(places_min, "0")
+    whole = str(amount // NANO)
+    if nano < 0:
+        whole = "-" + whole
+    return f"{whole}.{fraction}" if fraction else whole
 
 
 def ceil_div(numerator: int, denominator: int) -> int:
