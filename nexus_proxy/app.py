@@ -39,8 +39,9 @@ from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
+from nexus_proxy.lines import ExchangeLog, Redactor
 from nexus_proxy.listener import Desk, DoorRunner
-from nexus_proxy.logs import configure
+from nexus_proxy.logs import Logger, configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
@@ -58,7 +59,7 @@ GC_THRESHOLD = (2_000, 500, 100)
 class Door:
     """One server: the clients' listener, the operators', the admins' socket, and the ledger behind them.
 
-    `on_broken` is called when the ledger can no longer be trusted; the process must end then. Without a logger nothing
+    `on_broken` is called when the ledger can no longer be trusted; the process must end then. Without a log nothing
     is logged.
     """
 
@@ -66,7 +67,7 @@ class Door:
         self,
         config: Config,
         *,
-        logger: FilteringBoundLogger | None = None,
+        log: Logger | None = None,
         metrics: Metrics | None = None,
         on_broken: Callable[[BaseException], None] | None = None,
     ) -> None:
@@ -80,7 +81,8 @@ class Door:
         self.ledger: Writer
         self.reader: SqliteReader
         self.admin: admin.Admin
-        self._logger: FilteringBoundLogger = logger or structlog.wrap_logger(structlog.ReturnLogger())
+        self._logger: FilteringBoundLogger = log.bound if log else structlog.wrap_logger(structlog.ReturnLogger())
+        self._exchange_log = log.exchanges if log else ExchangeLog(_nowhere, Redactor())
         self._on_broken = on_broken or self._fault
         self._stack = AsyncExitStack()
         self._runner: DoorRunner | None = None
@@ -179,6 +181,7 @@ class Door:
             directory=self.directory,
             drains=Places(limits.drains, self.metrics.drains),
             bodies=Places(limits.bodies_bytes),
+            exchange_log=self._exchange_log,
             ledger=self.ledger,
             limiter=limiter,
             logger=self._logger,
@@ -280,6 +283,10 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait((task,))
 
 
+def _nowhere(_line: bytes) -> None:
+    pass
+
+
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code. LedgerError, OSError if it cannot start."""
     return uvloop.run(_serve(config))
@@ -296,7 +303,7 @@ async def _serve(config: Config) -> int:
         log.close()
         os._exit(EXIT_BROKEN)
 
-    door = Door(config, logger=log.bound, metrics=metrics, on_broken=broken)
+    door = Door(config, log=log, metrics=metrics, on_broken=broken)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -37,6 +37,7 @@ COMPILED: Final = (
     "ledger/statements.py",
     "ledger/writer.py",
     "limiter/*.py",
+    "lines.py",
     "metrics.py",
     "record.py",
     "upstream/*.py",

@@ -61,7 +61,6 @@ def record_exchange(visit: Visit, exchange: Exchange) -> None:
     assert call is not None
     started, reservation, error, first_byte = visit.started, call.reservation, exchange.error, exchange.first_byte
     hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
-    usage = verdict.usage if verdict is not None else None
     model, provider, status = hold.model, hold.provider, exchange.status
     code = error.code if error is not None else None
     duration_s = parts.loop.time() - started
@@ -75,27 +74,24 @@ def record_exchange(visit: Visit, exchange: Exchange) -> None:
         first_byte_s=first_byte_s,
         late=late,
     )
-    parts.logger.info(
-        "request",
-        request_id=hold.request_id,
-        method=visit.arrival.method,
-        route=COMPLETIONS,  # no other has exchanges
-        account=key.account.name,
-        key_hint=key.hint,
-        model=model,
-        provider=provider,
-        streamed=hold.streamed,
-        status=status,
-        code=code,
-        end_state=verdict.end_state if verdict is not None else None,
-        usage_source=verdict.usage_source if verdict is not None else None,
-        prompt_tokens=usage.prompt if usage is not None else None,
-        cached_tokens=usage.cached if usage is not None else None,
-        completion_tokens=usage.completion if usage is not None else None,
-        charge=format_nano(settled.charged_nano) if settled is not None else None,
-        late=late,
-        first_byte_ms=None if first_byte_s is None else int(first_byte_s * 1000),
-        duration_ms=int(duration_s * 1000),
+    parts.exchange_log.write(  # by place: it is the one line that every request has
+        hold.request_id,
+        visit.arrival.method,
+        COMPLETIONS,  # no other route has exchanges
+        key.account.name,
+        key.hint,
+        model,
+        provider,
+        hold.streamed,
+        status,
+        code,
+        verdict.end_state if verdict is not None else None,
+        verdict.usage_source if verdict is not None else None,
+        verdict.usage if verdict is not None else None,
+        format_nano(settled.charged_nano) if settled is not None else None,
+        late,
+        None if first_byte_s is None else int(first_byte_s * 1000),
+        int(duration_s * 1000),
     )
     if exchange.echoed:
         parts.logger.error("credential_echoed", request_id=hold.request_id, provider=provider)

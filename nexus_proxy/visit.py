@@ -20,6 +20,7 @@ from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
+from nexus_proxy.lines import ExchangeLog
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
@@ -40,6 +41,7 @@ class Parts:
     directory: Directory
     drains: Places
     bodies: Places  # bytes of request bodies that are held
+    exchange_log: ExchangeLog
     ledger: Writer
     limiter: Limiter
     logger: FilteringBoundLogger

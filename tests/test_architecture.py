@@ -20,6 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "native errors",
         "compile",
         "core clock counts",
+        "lines",
         "catalogue metrics logs arrival config_file",
         "config answers",
         "ledger limiter upstream listener",

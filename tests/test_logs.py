@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.core.apikey import mint
-from nexus_proxy.logs import LINE_BYTES_MAX, Logger, configure
+from nexus_proxy.lines import LINE_BYTES_MAX
+from nexus_proxy.logs import Logger, configure
 
 KEY = mint(bytes(range(32)))
 Lines = Callable[[], list[dict[str, Any]]]

@@ -36,7 +36,11 @@ class Desk:
         self.metrics = Metrics(["m"])
         directory = SimpleNamespace(charged=lambda account_id, nano: self.charged.append((account_id, nano)))
         self.parts: Any = SimpleNamespace(
-            logger=self._log.bound, loop=asyncio.get_running_loop(), metrics=self.metrics, directory=directory
+            logger=self._log.bound,
+            exchange_log=self._log.exchanges,
+            loop=asyncio.get_running_loop(),
+            metrics=self.metrics,
+            directory=directory,
         )
 
     def visit(self, route: str = COMPLETIONS, method: str = "POST") -> Visit:

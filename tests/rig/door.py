@@ -172,7 +172,7 @@ class DoorInside(DoorUnderTest):
         logger = logs.configure(log.fileno(), level=logging.DEBUG)
         self._stack.callback(logger.close)
         try:
-            self.door = Door(self.config, logger=logger.bound, on_broken=self.broken.append)
+            self.door = Door(self.config, log=logger, on_broken=self.broken.append)
             await self.door.start()
         except BaseException:
             self._stack.close()
