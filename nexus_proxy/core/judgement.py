@@ -5,7 +5,6 @@ every combination can be a line of a table.
 """
 
 from enum import Enum
-from typing import NamedTuple
 
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState
@@ -28,23 +27,50 @@ class Cause(Enum):
     SHUT_DOWN = "this server is ending"
 
 
-class Seen(NamedTuple):
+class Seen:
     """What an exchange saw. `tap` is None if no answer began.
 
     `unread` are the tap's, or all bytes of an answer that is encoded: where nothing of an answer could be read they are
     all there is to charge by.
     """
 
-    cause: Cause
-    tap: Tap | None
-    outgoing: Outgoing
-    sent: bool  # the provider has, or may have, the request
-    streaming: bool  # the client has bytes of the answer
-    client_gone: bool
-    unread: int = 0  # bytes
-    encoded: bool = False  # compressed, though nothing of the kind was accepted
-    echoed: bool = False  # it held the operator's credential
-    error: NexusError | None = None  # what is wrong, as the client is told
+    __slots__ = (
+        "cause",
+        "client_gone",
+        "echoed",
+        "encoded",
+        "error",
+        "outgoing",
+        "sent",
+        "streaming",
+        "tap",
+        "unread",
+    )
+
+    def __init__(
+        self,
+        cause: Cause,
+        tap: Tap | None,
+        outgoing: Outgoing,
+        *,
+        sent: bool,
+        streaming: bool,
+        client_gone: bool,
+        unread: int = 0,
+        encoded: bool = False,
+        echoed: bool = False,
+        error: NexusError | None = None,
+    ) -> None:
+        self.cause = cause
+        self.tap = tap
+        self.outgoing = outgoing
+        self.sent = sent  # the provider has, or may have, the request
+        self.streaming = streaming  # the client has bytes of the answer
+        self.client_gone = client_gone
+        self.unread = unread  # bytes
+        self.encoded = encoded  # compressed, though nothing of the kind was accepted
+        self.echoed = echoed  # it held the operator's credential
+        self.error = error  # what is wrong, as the client is told
 
 
 def fault_of(cause: Cause, tap: Tap | None, *, encoded: bool) -> NexusError | None:

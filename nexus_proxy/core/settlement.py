@@ -2,11 +2,12 @@
 
 Strategy: a pure decision. The exchange says what it saw and how it ended; this module says what the ledger posts.
 The charge is exact where the provider reported usage, an estimate (never above the hold) where it did not, and
-nothing where the provider began no answer.
+nothing where the provider began no answer. What every request makes here is a plain class: compiled, that costs a tenth
+of a named tuple.
 """
 
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from nexus_proxy.core.money import ceil_div
 from nexus_proxy.core.pricing import Price, amount_nano
@@ -38,27 +39,45 @@ class UsageSource(StrEnum):
     NONE = "none"  # nothing was charged
 
 
-class Ending(NamedTuple):
+class Ending:
     """What the exchange saw. `usage` is None where the provider reported none."""
 
-    end_state: EndState
-    began: bool  # an answer began: at least one byte of a completion came
-    complete: bool  # `[DONE]` came, or every choice finished and the body ended as its framing says
-    usage: Usage | None
-    prompt_estimate: int  # tokens: ceil(text bytes / 4) plus media allowances
-    output_bytes: int  # bytes of content, reasoning and tool arguments seen
-    whole: bool = False  # not complete, but nothing broke off: the body ended, and is one document without an error
-    thought: bool = False  # reasoning was seen
+    __slots__ = ("began", "complete", "end_state", "output_bytes", "prompt_estimate", "thought", "usage", "whole")
+
+    def __init__(
+        self,
+        end_state: EndState,
+        began: bool,
+        complete: bool,
+        usage: Usage | None,
+        prompt_estimate: int,
+        output_bytes: int,
+        whole: bool = False,
+        thought: bool = False,
+    ) -> None:
+        self.end_state = end_state
+        self.began = began  # an answer began: at least one byte of a completion came
+        self.complete = complete  # `[DONE]` came, or every choice finished and the body ended as its framing says
+        self.usage = usage
+        self.prompt_estimate = prompt_estimate  # tokens: ceil(text bytes / 4) plus media allowances
+        self.output_bytes = output_bytes  # of content, reasoning and tool arguments seen
+        self.whole = whole  # not complete, but nothing broke off: the body ended, and is one document without an error
+        self.thought = thought  # reasoning was seen
 
 
-class Verdict(NamedTuple):
+class Verdict:
     """What is to be posted. `charge_nano` 0 with source NONE voids the hold."""
 
-    end_state: EndState
-    usage_source: UsageSource
-    usage: Usage | None
-    charge_nano: int
-    cost_nano: int  # nano-units of the price's cost currency
+    __slots__ = ("charge_nano", "cost_nano", "end_state", "usage", "usage_source")
+
+    def __init__(
+        self, end_state: EndState, usage_source: UsageSource, usage: Usage | None, charge_nano: int, cost_nano: int
+    ) -> None:
+        self.end_state = end_state
+        self.usage_source = usage_source
+        self.usage = usage
+        self.charge_nano = charge_nano
+        self.cost_nano = cost_nano  # nano-units of the price's cost currency
 
 
 def estimate(prompt_estimate: int, output_bytes: int, *, thought: bool = False) -> Usage:

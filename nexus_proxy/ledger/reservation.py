@@ -92,7 +92,7 @@ class Reservation:
             return self.verdict
         hold, opened, now = self.hold, self._opened, self._loop.time()
         self.verdict = verdict = decide(ending, self.price, hold.hold_nano)
-        end_state, usage_source, usage, charge_nano, cost_nano = verdict
+        usage_source, usage = verdict.usage_source, verdict.usage
         if usage is not None and usage.flagged:
             flags = (*flags, "usage_flagged")
         closed_ms = hold.opened_ms + int((now - self._held_at) * 1000)
@@ -100,11 +100,11 @@ class Reservation:
         duration_ms = int((now - opened) * 1000)
         operation = Settle(
             hold.request_id,
-            end_state,
+            verdict.end_state,
             usage_source,
             usage,
-            charge_nano,
-            cost_nano,
+            verdict.charge_nano,
+            verdict.cost_nano,
             status,
             closed_ms,
             first_byte_ms,

@@ -10,7 +10,7 @@ listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers 
 import asyncio
 import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol
+from typing import Any, Concatenate, ParamSpec, Protocol
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
@@ -50,13 +50,22 @@ class Books(Protocol):
         will be."""
 
 
-class Opening(NamedTuple):
+class Opening:
     """What the client's response starts with. With `whole` it is all of it, settled by `verdict`."""
 
-    content_type: str
-    content_encoding: str | None
-    whole: bytes | None = None
-    verdict: Verdict | None = None
+    __slots__ = ("content_encoding", "content_type", "verdict", "whole")
+
+    def __init__(
+        self,
+        content_type: str,
+        content_encoding: str | None,
+        whole: bytes | None = None,
+        verdict: Verdict | None = None,
+    ) -> None:
+        self.content_type = content_type
+        self.content_encoding = content_encoding
+        self.whole = whole
+        self.verdict = verdict
 
     def __repr__(self) -> str:
         return f"Opening({self.content_type!r})"  # the answer: for no log
@@ -420,7 +429,8 @@ class Exchange:
         if delivery.is_echo(self._final):
             self.error = self.error or UpstreamBroken("The provider's answer cannot be passed on.")
             self._final = b""
-            ending, flags = self._ending_of_echo(ending), ("credential_echoed",)
+            self._end_as_echo(ending)
+            flags = ("credential_echoed",)
         if delivery.gone and not delivery.began:
             self.status = 499
         elif delivery.began or self._final:
@@ -429,11 +439,12 @@ class Exchange:
             self.status = self.error.status if self.error is not None else 502
         self._verdict = self._settle(ending, flags)
 
-    def _ending_of_echo(self, ending: Ending) -> Ending:
-        """Return how an answer ends that is not passed on, or no further: what the client has is charged."""
+    def _end_as_echo(self, ending: Ending) -> None:
+        """Make it the ending of an answer that is not passed on, or no further: what the client has is charged."""
         if self._delivery.began:
-            return ending._replace(end_state=EndState.UPSTREAM_CUT, complete=False, whole=False)
-        return ending._replace(end_state=EndState.UPSTREAM_ERROR, began=False, usage=None)
+            ending.end_state, ending.complete, ending.whole = EndState.UPSTREAM_CUT, False, False
+        else:
+            ending.end_state, ending.began, ending.usage = EndState.UPSTREAM_ERROR, False, None
 
     def _settle(self, ending: Ending, flags: tuple[str, ...]) -> Verdict:
         verdict = self._books.settle(ending, status=self.status, first_byte=self.first_byte, flags=flags)
