@@ -25,13 +25,13 @@ class Client(Protocol):
 
 
 class Delivery:
-    """`began`: bytes were released, so the client's answer is a 200. `gone`: the client has left. `echoed`: the
-    provider sent our credential back; from then on nothing is given."""
+    """`secrets` never go out. `began`: bytes were released, so the client's answer is a 200. `gone`: the client has
+    left. `echoed`: the provider sent our credential back; from then on nothing is given."""
 
     __slots__ = ("_client", "_farewell", "_held", "_last", "_pending", "_secrets", "began", "echoed", "gone")
 
-    def __init__(self, secret: bytes) -> None:
-        self._secrets = _forms(secret)
+    def __init__(self, secrets: tuple[bytes, ...]) -> None:
+        self._secrets = secrets
         self._client: Client | None = None
         self._pending: list[bytes] = []  # released before the client's head was out
         self._held = b""  # the last bytes, which could be the beginning of our credential: they wait for what follows
@@ -124,7 +124,7 @@ def _cut(client: Client) -> None:
     client.cut()
 
 
-def _forms(secret: bytes) -> tuple[bytes, ...]:
+def secret_forms(secret: bytes) -> tuple[bytes, ...]:
     """Return the credential as it may stand in an answer."""
     if not secret:
         return ()

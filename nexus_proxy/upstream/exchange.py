@@ -4,13 +4,13 @@ Strategy: an exchange is driven by what happens to it (bytes, an end, a clock, t
 outlives its client. The parser's callbacks move the bytes: provider → tap → client. Why the call is over is one value,
 `Cause`, set once; then it is settled, and only when that is durable the terminal bytes go. Everything after the cause
 is decided from that value and from what the tap saw. The client may leave at any point, which changes only who is
-listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers the client and gives everything back.
+listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers the client and gives everything back:
+each way in, by which the loop, the connection or the ledger calls, catches whatever it raises, a fault of our own.
 """
 
 import asyncio
-import functools
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol
+from typing import Any, Protocol
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
@@ -69,22 +69,6 @@ class Opening:
 
     def __repr__(self) -> str:
         return f"Opening({self.content_type!r})"  # the answer: for no log
-
-
-P = ParamSpec("P")
-
-
-def entry(step: "Callable[Concatenate[Exchange, P], None]") -> "Callable[Concatenate[Exchange, P], None]":
-    """Mark a way into an exchange: whatever it raises is a fault of our own, and winds the exchange up."""
-
-    @functools.wraps(step)
-    def guarded(exchange: "Exchange", /, *args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            step(exchange, *args, **kwargs)
-        except Exception as fault:  # noqa: BLE001 - the one place, see the strategy
-            exchange._wind_up(fault)
-
-    return guarded
 
 
 OnOver = Callable[["Exchange", BaseException | None], None]
@@ -157,7 +141,7 @@ class Exchange:
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[Connection] | None = None
         self._grace: asyncio.TimerHandle | None = None
-        self._delivery = Delivery(upstream.secret)
+        self._delivery = Delivery(upstream.secret_forms)
         self._draining = self._paused = False
         self._drain_from = 0
         self._reused = self._sent = False
@@ -306,46 +290,52 @@ class Exchange:
         else:
             self._late += data
 
-    @entry
     def _done_at_last(self) -> None:
-        if self.tap is not None and self.cause is None:
-            self.tap.end()
-            self._finish(Cause.DONE)
+        try:
+            if self.tap is not None and self.cause is None:
+                self.tap.end()
+                self._finish(Cause.DONE)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
-    @entry
     def on_end(self) -> None:
-        if self.tap is not None and not self._settled:
-            self.tap.end()
-        self._upstream_over = True
-        cause = Cause.REFUSED if self.tap is None or self.tap.refusal is not None else Cause.ENDED
-        if not self._delivery.began:
-            self.cause = self.cause or cause
-            self._conclude()  # now: no bytes are on their way to the client
-            return
-        self._finish(cause)
-        if self._answered:
-            self._end_stream()
-
-    @entry
-    def on_broken(self, reason: str) -> None:
-        assert self._connection is not None
-        self._upstream_over = True
-        tap = self.tap
-        if self.cause is not None:
+        try:
+            if self.tap is not None and not self._settled:
+                self.tap.end()
+            self._upstream_over = True
+            cause = Cause.REFUSED if self.tap is None or self.tap.refusal is not None else Cause.ENDED
+            if not self._delivery.began:
+                self.cause = self.cause or cause
+                self._conclude()  # now: no bytes are on their way to the client
+                return
+            self._finish(cause)
             if self._answered:
                 self._end_stream()
-        elif self._is_stale(self._connection):
-            # A kept connection that the provider had closed meanwhile: it took nothing. Once, on a new one.
-            self._reused = self._sent = self._upstream_over = False
-            self._connection = None
-            self._dial()
-        elif self._status not in (0, 200):
-            self._finish(Cause.REFUSED)
-        elif tap is not None and tap.done:
-            tap.end()  # the usage may stand behind
-            self._finish(Cause.DONE)
-        else:
-            self._finish(Cause.BROKEN)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
+
+    def on_broken(self, reason: str) -> None:
+        try:
+            assert self._connection is not None
+            self._upstream_over = True
+            tap = self.tap
+            if self.cause is not None:
+                if self._answered:
+                    self._end_stream()
+            elif self._is_stale(self._connection):
+                # A kept connection that the provider had closed meanwhile: it took nothing. Once, on a new one.
+                self._reused = self._sent = self._upstream_over = False
+                self._connection = None
+                self._dial()
+            elif self._status not in (0, 200):
+                self._finish(Cause.REFUSED)
+            elif tap is not None and tap.done:
+                tap.end()  # the usage may stand behind
+                self._finish(Cause.DONE)
+            else:
+                self._finish(Cause.BROKEN)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _is_stale(self, connection: Connection) -> bool:
         retry = self._reused and self._upstream.provider.retry_stale and not self._delivery.gone
@@ -353,37 +343,41 @@ class Exchange:
 
     # --- from the first byte to the last ----------------------------------------------------------------------
 
-    @entry
     def _call(self) -> None:
-        connection = self._upstream.take_idle()
-        if connection is None:
-            self._dial()
-        else:
-            self._reused = True
-            self._send(connection)
+        try:
+            connection = self._upstream.take_idle()
+            if connection is None:
+                self._dial()
+            else:
+                self._reused = True
+                self._send(connection)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _dial(self) -> None:
         self._dialing = self._loop.create_task(self._upstream.connect())
         self._dialing.add_done_callback(self._dialed)
 
-    @entry
     def _dialed(self, dialing: asyncio.Task[Connection]) -> None:
-        self._dialing = None
-        # Asked, not raised: a traceback would hold this exchange, which holds the error.
-        error = None if dialing.cancelled() else dialing.exception()
-        if dialing.cancelled():
-            self.cause = self.cause or Cause.SHUT_DOWN
-        elif isinstance(error, UpstreamError):
-            self.error = self.error or error
-            self.cause = self.cause or Cause.BROKEN
-        elif error is not None:
-            self._wind_up(error)
-        elif self.cause is None:
-            self._send(dialing.result())
-        else:  # the client left meanwhile, or the server is ending, and the provider got nothing
-            dialing.result().abort()
-        if self.cause is not None:
-            self._conclude()
+        try:
+            self._dialing = None
+            # Asked, not raised: a traceback would hold this exchange, which holds the error.
+            error = None if dialing.cancelled() else dialing.exception()
+            if dialing.cancelled():
+                self.cause = self.cause or Cause.SHUT_DOWN
+            elif isinstance(error, UpstreamError):
+                self.error = self.error or error
+                self.cause = self.cause or Cause.BROKEN
+            elif error is not None:
+                self._wind_up(error)
+            elif self.cause is None:
+                self._send(dialing.result())
+            else:  # the client left meanwhile, or the server is ending, and the provider got nothing
+                dialing.result().abort()
+            if self.cause is not None:
+                self._conclude()
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _send(self, connection: Connection) -> None:
         upstream, outgoing = self._upstream, self._outgoing
@@ -401,12 +395,14 @@ class Exchange:
             elif self._on_over is not None:
                 self._loop.call_soon(self._conclude)
 
-    @entry
     def _conclude(self) -> None:
         """Settle, and wait for that to be durable."""
-        if not (self._settled or self._ended):
-            self._settle_up()
-            self._books.when_durable(self._durable)
+        try:
+            if not (self._settled or self._ended):
+                self._settle_up()
+                self._books.when_durable(self._durable)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _settle_up(self) -> None:
         cause, tap, delivery = self.cause, self.tap, self._delivery
@@ -451,34 +447,36 @@ class Exchange:
         self._settled = True
         return verdict
 
-    @entry
     def _durable(self, failure: NexusError | None) -> None:
         """It is charged, or will be: answer with a refusal, a whole body, the terminal bytes, or a visible cut."""
-        if self._ended:
-            return
-        delivery, final = self._delivery, self._final
-        self._final = b""
-        if failure is not None:  # it cannot be charged, so it must not look whole
-            final = final if self.error is not None else b""
-            self.error = failure
-        if delivery.gone:
-            pass
-        elif delivery.began:
-            self._close_stream(final)
-            if self.error is None and not self._upstream_over:
-                # Settled already; what still comes behind `[DONE]` is let through, but not waited for long.
-                self._answered = True
-                self._stop_grace()
-                self._grace = self._loop.call_later(END_GRACE_S, self._end_stream)
+        try:
+            if self._ended:
                 return
-        elif final and self.error is None:
-            self._open(Opening(self._content_type, self._encoding, final, self._verdict))
-        elif final:
-            self._deliver(final, last=True)
-            delivery.cut()
-        else:
-            self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
-        self._wind_up()
+            delivery, final = self._delivery, self._final
+            self._final = b""
+            if failure is not None:  # it cannot be charged, so it must not look whole
+                final = final if self.error is not None else b""
+                self.error = failure
+            if delivery.gone:
+                pass
+            elif delivery.began:
+                self._close_stream(final)
+                if self.error is None and not self._upstream_over:
+                    # Settled already; what still comes behind `[DONE]` is let through, but not waited for long.
+                    self._answered = True
+                    self._stop_grace()
+                    self._grace = self._loop.call_later(END_GRACE_S, self._end_stream)
+                    return
+            elif final and self.error is None:
+                self._open(Opening(self._content_type, self._encoding, final, self._verdict))
+            elif final:
+                self._deliver(final, last=True)
+                delivery.cut()
+            else:
+                self._open_error(self.error or UpstreamBroken("The model's provider sent an empty answer."))
+            self._wind_up()
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _close_stream(self, final: bytes) -> None:
         """End a stream that has begun: properly if the provider did, else visibly cut, with one error event of ours."""
@@ -506,13 +504,15 @@ class Exchange:
             delivery.give(error_event(self.error))
         delivery.cut()
 
-    @entry
     def _end_stream(self) -> None:
-        if self._delivery.echoed:
-            self._delivery.cut()
-        else:
-            self._delivery.end()
-        self._wind_up()
+        try:
+            if self._delivery.echoed:
+                self._delivery.cut()
+            else:
+                self._delivery.end()
+            self._wind_up()
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
     def _wind_up(self, fault: BaseException | None = None) -> None:
         """Give everything back, once. What is not yet settled or answered by now is so by a fault of our own."""
@@ -604,15 +604,19 @@ class Exchange:
         else:
             connection.abort()
 
-    @entry
     def _begin_watch(self) -> None:
-        if self.cause is None:
-            self._watch.begin()
+        try:
+            if self.cause is None:
+                self._watch.begin()
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)
 
-    @entry
     def _progress(self) -> None:
-        tap = self.tap
-        # In this order: to ask a document that has not ended costs a scan.
-        if tap is not None and self.cause is None and tap.began:
-            usage, prompt_estimate = usage_of(tap, self._outgoing), self._outgoing.prompt_estimate
-            self._books.progress(usage, prompt_estimate, tap.output_bytes, thought=tap.thought)
+        try:
+            tap = self.tap
+            # In this order: to ask a document that has not ended costs a scan.
+            if tap is not None and self.cause is None and tap.began:
+                usage, prompt_estimate = usage_of(tap, self._outgoing), self._outgoing.prompt_estimate
+                self._books.progress(usage, prompt_estimate, tap.output_bytes, thought=tap.thought)
+        except Exception as fault:  # noqa: BLE001 - a way in
+            self._wind_up(fault)

@@ -16,17 +16,21 @@ from nexus_proxy.core.addresses import is_public
 from nexus_proxy.core.places import Places
 from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
 from nexus_proxy.upstream.connection import Connection
+from nexus_proxy.upstream.delivery import secret_forms
 from nexus_proxy.upstream.resolver import Resolver
 
 IDLE_S = 30.0  # shorter than any provider's own limit that is known, so that a reused connection is rarely a dead one
 
 
 class Upstream:
-    """One provider, ready to be called by the running loop. `secret` is the credential as it stands in the request."""
+    """One provider, ready to be called by the running loop.
+
+    `secret_forms` is the credential in each way in which it may stand in an answer.
+    """
 
     def __init__(self, provider: Provider, *, connect_s: float) -> None:
         self.provider = provider
-        self.secret = provider.api_key.encode()
+        self.secret_forms = secret_forms(provider.api_key.encode())
         self._loop = asyncio.get_running_loop()
         self._places = Places(provider.in_flight_max)
         self._connect_s = connect_s

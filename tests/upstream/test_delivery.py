@@ -2,9 +2,10 @@
 
 import pytest
 
-from nexus_proxy.upstream.delivery import Delivery, beginning_size
+from nexus_proxy.upstream.delivery import Delivery, beginning_size, secret_forms
 
 KEY = b"bce-v3/ALTAK-x/9f"
+FORMS = secret_forms(KEY)
 
 
 class Listener:
@@ -25,7 +26,7 @@ class Listener:
 
 @pytest.mark.parametrize("when", range(4))
 def test_a_client_gets_the_same_whenever_its_head_is_out(when: int) -> None:
-    delivery, listener = Delivery(KEY), Listener()
+    delivery, listener = Delivery(FORMS), Listener()
     steps = [lambda: delivery.give(b"a\n"), lambda: delivery.give(b"b"), delivery.end]
     for number, step in enumerate(steps):
         if number == when:
@@ -40,7 +41,7 @@ def test_a_client_gets_the_same_whenever_its_head_is_out(when: int) -> None:
 
 
 def test_who_has_left_gets_nothing_and_is_cut() -> None:
-    delivery, listener = Delivery(KEY), Listener()
+    delivery, listener = Delivery(FORMS), Listener()
     delivery.attach(listener)
     delivery.leave()
     delivery.give(b"a")
@@ -54,7 +55,7 @@ def test_who_has_left_gets_nothing_and_is_cut() -> None:
 @pytest.mark.parametrize("form", [KEY, KEY.replace(b"/", b"\\/")], ids=["plain", "escaped"])
 @pytest.mark.parametrize("cut", range(1, len(KEY)))
 def test_f6_the_credential_does_not_go_out_in_two_pieces(form: bytes, cut: int) -> None:
-    delivery, listener = Delivery(KEY), Listener()
+    delivery, listener = Delivery(FORMS), Listener()
     delivery.attach(listener)
     delivery.give(b"x" + form[:cut])
     delivery.give(form[cut:] + b"\n")
@@ -65,7 +66,7 @@ def test_f6_the_credential_does_not_go_out_in_two_pieces(form: bytes, cut: int) 
 
 
 def test_what_only_begins_like_it_waits_for_what_follows() -> None:
-    delivery, listener = Delivery(KEY), Listener()
+    delivery, listener = Delivery(FORMS), Listener()
     delivery.attach(listener)
     delivery.give(b"xbce-")
     assert listener.got == [b"x"]
@@ -88,14 +89,14 @@ def test_what_only_begins_like_it_waits_for_what_follows() -> None:
     ],
 )
 def test_a_boundary_is_where_the_client_stands(given: list[bytes], boundary: bool) -> None:
-    delivery = Delivery(KEY)
+    delivery = Delivery(FORMS)
     for data in given:
         delivery.give(data)
     assert delivery.at_boundary is boundary
 
 
 def test_without_a_credential_nothing_waits() -> None:
-    delivery, listener = Delivery(b""), Listener()
+    delivery, listener = Delivery(secret_forms(b"")), Listener()
     delivery.attach(listener)
     delivery.give(b"abc")
     assert listener.got == [b"abc"]
