@@ -31,6 +31,7 @@ from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp
@@ -175,17 +176,20 @@ class Door:
         self._stack.push_async_callback(admins.stop)
 
     def _parts(self, limiter: MemoryLimiter) -> Parts:
-        limits = self.config.server.limits
+        limits, timeouts = self.config.server.limits, self.config.server.timeouts
+        loop = asyncio.get_running_loop()
         return Parts(
             config=self.config,
             directory=self.directory,
             drains=Places(limits.drains, self.metrics.drains),
             bodies=Places(limits.bodies_bytes),
+            commits=Deadlines(loop, timeouts.commit_s),
             exchange_log=self._exchange_log,
+            first_bytes=Deadlines(loop, timeouts.first_byte_s),
             ledger=self.ledger,
             limiter=limiter,
             logger=self._logger,
-            loop=asyncio.get_running_loop(),
+            loop=loop,
             metrics=self.metrics,
             reader=self.reader,
             readiness=self.readiness,

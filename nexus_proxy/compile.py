@@ -28,6 +28,7 @@ COMPILED: Final = (
     "clock.py",
     "core/*.py",
     "counts.py",
+    "deadlines.py",
     "ledger/directory.py",
     "ledger/entries.py",
     "ledger/posting.py",

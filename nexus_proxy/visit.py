@@ -15,6 +15,7 @@ from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.places import Places
 from nexus_proxy.core.requests import Outgoing
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.directory import Directory, Key
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.reservation import Reservation
@@ -41,7 +42,9 @@ class Parts:
     directory: Directory
     drains: Places
     bodies: Places  # bytes of request bodies that are held
+    commits: Deadlines  # of settlements
     exchange_log: ExchangeLog
+    first_bytes: Deadlines  # of exchanges
     ledger: Writer
     limiter: Limiter
     logger: FilteringBoundLogger

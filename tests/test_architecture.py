@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "native errors",
         "compile",
-        "core clock counts",
+        "core clock counts deadlines",
         "lines",
         "catalogue metrics logs arrival config_file",
         "config answers",

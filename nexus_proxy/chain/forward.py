@@ -29,6 +29,7 @@ async def forward(visit: Visit) -> Reply:
         outgoing,
         call.reservation,
         timeouts=server.timeouts,
+        first_bytes=parts.first_bytes,
         limits=server.limits,
         drains=parts.drains,
     )

@@ -90,7 +90,7 @@ async def _hold_and_lend(visit: Visit, handler: Handler) -> Reply:
             price,
             loop=parts.loop,
             opened=visit.started,
-            commit_s=parts.config.server.timeouts.commit_s,
+            commits=parts.commits,
             on_settled=functools.partial(record_settlement, parts),
         )
         visit.call = call = Call(model, upstream, reservation)

@@ -12,6 +12,7 @@ from typing import Protocol
 from nexus_proxy.core.pricing import Price
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
 
@@ -29,18 +30,18 @@ class Settler(Protocol):
 class Reservation:
     """A durable hold. `verdict` is None until it is settled, `settled` until that is durable.
 
-    `on_settled` is told what the ledger made of the settlement, however late that is.
+    `commits` is where settlements wait to be durable, until the deadline; `on_settled` is told what the ledger made of
+    the settlement, however late that is.
     """
 
     __slots__ = (
-        "_commit_s",
+        "_commits",
         "_future",
         "_held_at",
         "_last",
         "_loop",
         "_on_settled",
         "_opened",
-        "_timer",
         "_told",
         "_writer",
         "hold",
@@ -58,19 +59,18 @@ class Reservation:
         *,
         loop: asyncio.AbstractEventLoop,
         opened: float,
-        commit_s: float,
+        commits: Deadlines,
         on_settled: "Callable[[Reservation, Settled | AlreadySettled], None]",
     ) -> None:
         self._writer = writer
         self._loop = loop
         self._opened = opened  # the loop's time at which the request came
         self._held_at = loop.time()
-        self._commit_s = commit_s
+        self._commits = commits
         self._on_settled = on_settled
         self._last: Usage | None = None
         self._future: asyncio.Future[Settled | AlreadySettled] | None = None
         self._told: Callable[[NexusError | None], None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self.hold = hold
         self.price = price
         self.verdict: Verdict | None = None
@@ -128,7 +128,7 @@ class Reservation:
             told(self._failure(future))
         else:
             self._told = told
-            self._timer = self._loop.call_later(self._commit_s, self._give_up)
+            self._commits.enter(self, self._loop.time())
 
     def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
         failure = self._failure(future)
@@ -137,11 +137,11 @@ class Reservation:
             if isinstance(outcome, Settled):
                 self.settled = outcome
             self._on_settled(self, outcome)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._commits.leave(self)
         self._tell(failure)
 
-    def _give_up(self) -> None:
+    def overdue(self) -> None:
+        """The commit deadline has passed."""
         self.late = True
         self._tell(None)
 

@@ -21,6 +21,7 @@ from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
 from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.delivery import Client, Delivery
@@ -126,6 +127,7 @@ class Exchange:
         books: Books,
         *,
         timeouts: Timeouts,
+        first_bytes: Deadlines,
         limits: Limits,
         drains: Places,
     ) -> None:
@@ -136,7 +138,7 @@ class Exchange:
         self._books = books
         self._limits = limits
         self._drains = drains
-        self._watch = Watch(self._loop, timeouts, on_due=self._finish, on_progress=self._progress)
+        self._watch = Watch(self._loop, timeouts, first_bytes, on_due=self._finish, on_progress=self._progress)
         self._on_over: OnOver | None = None
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[Connection] | None = None

@@ -1,7 +1,8 @@
 """The clock of one exchange: when it has waited long enough, and for what.
 
-Strategy: one timer, set to the next instant at which something can be due. Nothing is set anew for a byte that comes:
-it only moves `heard_at`, and a timer that finds nothing due sets itself again.
+Strategy: the first byte, which every exchange waits for, is waited for in company: see `deadlines`. From then on there
+is one timer, set to the next instant at which something can be due. Nothing is set anew for a byte that comes: it only
+moves `heard_at`, and a timer that finds nothing due sets itself again.
 """
 
 import asyncio
@@ -9,18 +10,23 @@ from collections.abc import Callable
 
 from nexus_proxy.config import Timeouts
 from nexus_proxy.core.judgement import Cause
+from nexus_proxy.deadlines import Deadlines
 
 PROGRESS_S = 5.0
 STOPPED_S = 0.25  # a timer that is later than this tells of a process that was stopped
 
 
 class Watch:
-    """`on_due` is told why the exchange is over, `on_progress` that it is time to journal. Times are the loop's."""
+    """`on_due` is told why the exchange is over, `on_progress` that it is time to journal. Times are the loop's.
+
+    `first_bytes` is where all exchanges wait for the first byte, as long as the timeouts say.
+    """
 
     __slots__ = (
         "_deadline",
         "_drain_until",
         "_due",
+        "_first_bytes",
         "_loop",
         "_on_due",
         "_on_progress",
@@ -37,12 +43,14 @@ class Watch:
         self,
         loop: asyncio.AbstractEventLoop,
         timeouts: Timeouts,
+        first_bytes: Deadlines,
         *,
         on_due: Callable[[Cause], None],
         on_progress: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._timeouts = timeouts
+        self._first_bytes = first_bytes
         self._on_due = on_due
         self._on_progress = on_progress
         self._deadline = loop.time() + timeouts.exchange_s
@@ -56,8 +64,16 @@ class Watch:
 
     def start(self) -> None:
         """The request goes out: from now on the provider is waited for."""
-        self._sent_at = self.heard_at = self._loop.time()
-        self._arm()
+        self._sent_at = self.heard_at = now = self._loop.time()
+        self._due = self._next(now)
+        if self._due == now + self._first_bytes.wait_s:
+            self._first_bytes.enter(self, now)
+        else:  # the exchange's own time is over before that
+            self._arm()
+
+    def overdue(self) -> None:
+        """The first byte did not come in time."""
+        self._ring()
 
     def begin(self) -> None:
         """The answer has begun: from now on its silences count, and what it comes to is journaled."""
@@ -82,6 +98,7 @@ class Watch:
 
     def stop(self) -> None:
         """Nothing is due any more."""
+        self._first_bytes.leave(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,7 +121,7 @@ class Watch:
         if self._paused:  # the listener watches a client that does not read
             return due
         if not self.began:
-            return min(due, sent_at + timeouts.first_byte_s)
+            return min(due, sent_at + self._first_bytes.wait_s)
         return min(due, self.heard_at + timeouts.silence_s, self._loop.time() + PROGRESS_S)
 
     def _ring(self) -> None:
@@ -132,7 +149,7 @@ class Watch:
         if self._paused:
             return None
         if not self.began:
-            return Cause.LATE if now >= sent_at + self._timeouts.first_byte_s else None
+            return Cause.LATE if now >= sent_at + self._first_bytes.wait_s else None
         return Cause.SILENT if now >= self.heard_at + self._timeouts.silence_s else None
 
     def _progress(self) -> None:

@@ -13,6 +13,7 @@ from nexus_proxy.core.pricelist import ListPrice, build_tariff
 from nexus_proxy.core.pricing import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
 from nexus_proxy.core.settlement import Ending, EndState
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.verify import verify
@@ -75,9 +76,10 @@ def make_hold(book: Book, price: Price, opened_ms: int, request_id: str = "r1") 
 
 
 def reserve(book: Book, op: Hold, price: Price) -> Reservation:
-    now = asyncio.get_running_loop().time()
+    loop = asyncio.get_running_loop()
+    commits = Deadlines(loop, 5.0)
     return Reservation(
-        Writer(book), op, price, loop=asyncio.get_running_loop(), opened=now, commit_s=5.0, on_settled=lambda *_: None
+        Writer(book), op, price, loop=loop, opened=loop.time(), commits=commits, on_settled=lambda *_: None
     )
 
 

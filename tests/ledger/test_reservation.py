@@ -7,6 +7,7 @@ import pytest
 from nexus_proxy.core.pricing import Price, Rates, Tier
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
@@ -45,7 +46,7 @@ def reserve(commit_s: float = 5.0, opened: float | None = None) -> tuple[Reserva
         PRICE,
         loop=asyncio.get_running_loop(),
         opened=now if opened is None else opened,
-        commit_s=commit_s,
+        commits=Deadlines(asyncio.get_running_loop(), commit_s),
         on_settled=lambda _, outcome: writer.told.append(outcome),
     )
     return reservation, writer

@@ -26,6 +26,7 @@ from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, decide
 from nexus_proxy.core.snifftap import SniffTap
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import NexusError
 from nexus_proxy.upstream import exchange as module
 from nexus_proxy.upstream import watch
@@ -237,7 +238,14 @@ async def stage(fu: FaultUpstream, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         body = orjson.dumps({"user": tag, "stream": stream, "stream_options": {"include_usage": True}})
         outgoing = Outgoing(body, stream, injected, input_bound=100, output_bound=100, prompt_estimate=8)
         exchange = Exchange(
-            upstream, MODEL, outgoing, books, timeouts=timeouts, limits=limits or Limits(), drains=places
+            upstream,
+            MODEL,
+            outgoing,
+            books,
+            timeouts=timeouts,
+            first_bytes=Deadlines(asyncio.get_running_loop(), timeouts.first_byte_s),
+            limits=limits or Limits(),
+            drains=places,
         )
         return Scene(fu, upstream, exchange, books, Listener(log), places, log)
 

@@ -7,6 +7,7 @@ import pytest
 
 from nexus_proxy.config import Timeouts
 from nexus_proxy.core.judgement import Cause
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.upstream.watch import PROGRESS_S, STOPPED_S, Watch
 
 TIMEOUTS = Timeouts(first_byte_s=10.0, silence_s=20.0, exchange_s=100.0)
@@ -63,13 +64,15 @@ class Loop:
 class Scene:
     """A watch, and what it said and when."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeouts: Timeouts = TIMEOUTS) -> None:
         self.loop = Loop()
+        self.first_bytes = Deadlines(cast(Any, self.loop), timeouts.first_byte_s)
         self.due: list[tuple[Cause, float]] = []
         self.progress: list[float] = []
         self.watch = Watch(
             cast(Any, self.loop),
-            TIMEOUTS,
+            timeouts,
+            self.first_bytes,
             on_due=lambda cause: self.due.append((cause, self.loop.now - 1_000)),
             on_progress=lambda: self.progress.append(self.loop.now - 1_000),
         )
@@ -91,6 +94,32 @@ def test_b8_a_first_byte_that_does_not_come(scene: Scene) -> None:
     scene.watch.start()
     scene.loop.advance(50)
     assert scene.due == [(Cause.LATE, 10.0)]
+
+
+def test_b8_the_first_byte_is_waited_for_without_a_timer_of_ones_own(scene: Scene) -> None:
+    scene.watch.start()
+    assert len(scene.first_bytes) == 1
+    scene.watch.begin()
+    assert len(scene.first_bytes) == 0
+    scene.watch.start()  # as on another connection, for one that was stale
+    scene.watch.start()
+    scene.watch.end()
+    assert len(scene.first_bytes) == 0
+
+
+def test_b8_a_process_that_was_stopped_reads_the_first_byte_first(scene: Scene) -> None:
+    scene.watch.start()
+    scene.loop.jump(60)
+    assert scene.due == []
+    scene.loop.advance(STOPPED_S)
+    assert scene.due == [(Cause.LATE, 60 + STOPPED_S)]
+
+
+def test_an_exchange_may_have_less_time_than_its_first_byte() -> None:
+    scene = Scene(Timeouts(first_byte_s=10.0, exchange_s=7.0))
+    scene.watch.start()
+    scene.loop.advance(50)
+    assert scene.due == [(Cause.TOO_LONG, 7.0)]
 
 
 def test_b22_an_answer_that_falls_silent(scene: Scene) -> None:
@@ -169,7 +198,9 @@ def test_a_fault_in_the_journal_leaves_the_clock_running(scene: Scene) -> None:
     scene.watch._on_progress = fail
     with pytest.raises(ZeroDivisionError):
         scene.loop.advance(PROGRESS_S)
-    assert len(scene.loop.armed) == 1
+    scene.watch._on_progress = lambda: None
+    scene.loop.advance(30)
+    assert scene.due == [(Cause.SILENT, 20.0)]
 
 
 def test_after_its_end_it_is_silent(scene: Scene) -> None:
