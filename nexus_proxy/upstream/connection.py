@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
     """A connection that carries one exchange at a time.
 
     `reusable` is true between exchanges while both sides keep the connection; `heard` tells that a byte of the current
-    response has come.
+    response has come, `whole` that all of it has: what the sink is told of the body then, it is told with the end.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
         "heard",
         "idle_since",
         "reusable",
+        "whole",
     )
 
     def __init__(self, on_lost: "Callable[[Connection], None]") -> None:
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._framing_bytes = 0
         self.heard = False
         self.reusable = False
+        self.whole = False
         self.idle_since = 0.0
 
     # --- for the exchange -------------------------------------------------------------------------------------
@@ -105,7 +107,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._body.clear()
         self._interim = 0
-        self._between = self._head_over = self._to_eof = self.heard = self.reusable = False
+        self._between = self._head_over = self._to_eof = self.heard = self.whole = self.reusable = False
         self._framing_bytes = 0
         if self._transport is None or self._transport.is_closing():
             self._break("the connection was closed")
@@ -243,6 +245,7 @@ class Connection(asyncio.Protocol):
             if self._interim > INTERIM_MAX or self._parser.get_status_code() == 101:
                 self._break("interim responses without end")
             return
+        self.whole = True
         self._flush()
         if self._sink is None:  # aborted, or bytes behind the end
             return

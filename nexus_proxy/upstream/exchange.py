@@ -261,8 +261,9 @@ class Exchange:
             self.first_byte = now
             if isinstance(tap, SniffTap):
                 self.tap = tap = tap.settled
-            # Not now: an answer that came whole is over before this runs, and needs neither clock nor journal.
-            self._loop.call_soon(self._begin_watch)
+            # An answer that came whole needs neither clock nor journal, nor does one that these bytes end.
+            if self._connection is None or not self._connection.whole:
+                self._loop.call_soon(self._begin_watch)
         if self._settled:
             self._take_behind(out)
             return

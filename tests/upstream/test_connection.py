@@ -182,6 +182,26 @@ def test_b18_b19_an_end_at_any_byte_is_broken_and_never_an_end(
         assert not line.connection.reusable
 
 
+@pytest.mark.parametrize(("data", "body"), WHOLE.values(), ids=WHOLE.keys())
+def test_what_is_told_with_the_end_is_known_to_be_the_last(data: bytes, body: bytes) -> None:
+    for pieces in cuts_of(data):
+        line = Line()
+        told: list[bool] = []
+
+        class Asking(Heard):
+            def on_body(self, data: bytes) -> None:
+                super().on_body(data)
+                told.append(line.connection.whole)  # noqa: B023 - of this round
+
+        for _ in range(2):  # the next response is not whole because this one was
+            heard = Asking()
+            line.connection.send(HEAD, BODY, heard)
+            for piece in pieces:
+                before = len(told)
+                line.feed(piece)
+                assert told[before:] == [heard.ended == "end"] * (len(told) - before), pieces
+
+
 EXTRA = [b"x", b"\x00", b"HTTP/1.1 ", answer(b"Content-Length: 4", body=b"evil"), b"0\r\n\r\n", b"\x16\x03\x01\x00"]
 
 
