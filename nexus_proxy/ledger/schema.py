@@ -127,7 +127,8 @@ CREATE TABLE settlements (
 CREATE TABLE entries (
     entry_id INTEGER PRIMARY KEY,
     at_ms INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('topup', 'charge', 'overrun', 'correction')),
+    -- not IN: SQLite makes a table of a list of more than two, for every row that it checks
+    kind TEXT NOT NULL CHECK (kind = 'charge' OR kind = 'topup' OR kind = 'overrun' OR kind = 'correction'),
     payer_id INTEGER NOT NULL REFERENCES accounts,
     payee_id INTEGER NOT NULL REFERENCES accounts CHECK (payee_id <> payer_id),
     amount_nano INTEGER NOT NULL CHECK (amount_nano > 0),
