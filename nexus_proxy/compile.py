@@ -31,6 +31,8 @@ COMPILED: Final = (
     "deadlines.py",
     "ledger/directory.py",
     "ledger/entries.py",
+    "ledger/files.py",
+    "ledger/lock.py",
     "ledger/posting.py",
     "ledger/protocol.py",
     "ledger/reservation.py",

@@ -10,10 +10,10 @@ what was opened and closed, which the caller takes over after its COMMIT.
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from nexus_proxy.core.money import AMOUNT_NANO_MAX
-from nexus_proxy.core.settlement import UsageSource
+from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.entries import chain
 from nexus_proxy.ledger.protocol import (
@@ -36,7 +36,8 @@ CHARGE_NANO_MAX: Final = 2**56  # of one request; a hundred of them still add up
 TOKENS_MAX: Final = 2**48
 CAPPED: Final = "capped"  # the flag of a row whose figures were too large to store
 
-_NONE: Final = UsageSource.NONE
+_WHOLE: Final = EndState.COMPLETE
+_REPORTED, _NONE = UsageSource.REPORTED, UsageSource.NONE
 _HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say nothing, so one of each is enough
 
 _ACCOUNTS: Final = Selection(
@@ -55,28 +56,35 @@ ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.sp
 """,
     "('', ?, ?, ?, ?)",
 )
-_HOLD: Final = ", ".join(Hold._fields)  # they are the columns' names
-_STREAMED: Final = Hold._fields.index("streamed") - len(Hold._fields)  # from a row's end
+# The columns that are a Hold, in the order of its arguments.
+_HOLD: Final = (
+    "request_id, account_id, key_id, model, provider, upstream_model, streamed, price_id, hold_nano, input_bound, "
+    "output_bound, opened_ms"
+)
+_STREAMED: Final = _HOLD.split(", ").index("streamed")
 _FIND: Final = """
 SELECT seq, HOLD FROM holds h
 WHERE request_id = ? AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.seq = h.seq)
 """.replace("HOLD", _HOLD)
 _OPEN: Final = Statement(
     "INSERT INTO holds (seq, run_id, HOLD) VALUES ROWS".replace("HOLD", _HOLD),
-    f"({', '.join('?' * (2 + len(Hold._fields)))})",
+    f"({', '.join('?' * 14)})",
 )
 _PROGRESS: Final = """
 UPDATE holds SET prompt_tokens = ?, cached_tokens = ?, cache_write_tokens = ?, completion_tokens = ?,
     reasoning_tokens = ?
 WHERE seq = ?6 AND NOT EXISTS (SELECT 1 FROM settlements WHERE seq = ?6)
 """
-_CLOSE: Final = Statement(
-    """
-INSERT INTO settlements (seq, state, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens,
-    reasoning_tokens, closed_ms, status, end_state, usage_source, charge_nano, overrun_nano, cost_nano, first_byte_ms,
-    duration_ms, flags, estimator) VALUES ROWS
-""",
-    f"({', '.join('?' * 18)})",
+_CLOSING: Final = """
+INSERT INTO settlements (seq, prompt_tokens, cached_tokens, cache_write_tokens, completion_tokens, reasoning_tokens,
+    closed_ms, status, charge_nano, cost_nano, first_byte_ms, duration_ms, overrun_nano, state, end_state, usage_source,
+    flags, estimator) VALUES ROWS
+"""
+_CLOSE: Final = Statement(_CLOSING, f"({', '.join('?' * 18)})")
+# What nearly all are: answered in full, with the provider's own count, and nothing else to say about them.
+_COMPLETE: Final = Statement(
+    _CLOSING,
+    f"({', '.join('?' * 12)}, 0, 'posted', '{EndState.COMPLETE.value}', '{UsageSource.REPORTED.value}', '', NULL)",
 )
 _ENTRY: Final = Statement("INSERT INTO entries VALUES ROWS", f"({', '.join('?' * 11)})")
 _CHARGE: Final = Statement(
@@ -99,12 +107,13 @@ Counts = tuple[int | None, int | None, int | None, int | None, int | None]
 OpenHold = tuple[int, Hold]  # with the seq of its row
 
 
-class Tail(NamedTuple):
+class Tail:
     """Where the next rows go on."""
 
-    entry_id: int  # the last entry's
-    digest: str
-    seq: int  # the last request's
+    def __init__(self, entry_id: int, digest: str, seq: int) -> None:
+        self.entry_id: Final = entry_id  # the last entry's
+        self.digest: Final = digest
+        self.seq: Final = seq  # the last request's
 
 
 class _Purse:
@@ -130,7 +139,7 @@ class Posting:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        cursor: sqlite3.Cursor,
         run_id: int,
         tail: Tail,
         known: Mapping[str, OpenHold],
@@ -138,14 +147,15 @@ class Posting:
     ) -> None:
         self.opened: dict[str, OpenHold] = {}
         self.closed: set[str] = set()
-        self._connection = connection
+        self._cursor = cursor
         self._run_id = run_id
-        self._entry_id, self._digest, self._seq = tail
+        self._entry_id, self._digest, self._seq = tail.entry_id, tail.digest, tail.seq
         self._known = known
         self._currencies = currencies
         self._purses: dict[int, _Purse] = {}
         self._opened: list[Any] = []  # this and the next: values that wait for their statement, row after row
         self._closed: list[Any] = []
+        self._complete: list[Any] = []
         self._charges: list[Any] = []
         self._entries: list[Any] = []  # of other kinds
         self._progress: list[tuple[Any, ...]] = []
@@ -165,7 +175,7 @@ class Posting:
                 ids.add(op.account_id)
             elif isinstance(op, Settle) and (found := self._known.get(op.request_id)):
                 ids.add(found[1].account_id)
-        for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._connection, [*ids]):
+        for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._cursor, [*ids]):
             self._purses[account_id] = _Purse(balance_nano, held_nano, overdraft_nano, suspended)
 
     def hold(self, op: Hold) -> Held | Short | Suspended:
@@ -181,10 +191,11 @@ class Posting:
         purse.held_nano += hold_nano
         seq = self._seq = self._seq + 1
         self.opened[op.request_id] = (seq, op)
-        opened = self._opened
-        opened += (seq, self._run_id)
-        opened += op
-        opened[_STREAMED] = 1 if op.streamed else 0  # sqlite3 is slow with subclasses: of int here, of str elsewhere
+        self._opened += (
+            seq, self._run_id, op.request_id, op.account_id, op.key_id, op.model, op.provider, op.upstream_model,
+            1 if op.streamed else 0,  # sqlite3 is slow with subclasses: of int here, of str elsewhere
+            op.price_id, hold_nano, op.input_bound, op.output_bound, op.opened_ms,
+        )  # fmt: skip
         return _HELD
 
     def progress(self, op: Progress) -> Done:
@@ -196,16 +207,17 @@ class Posting:
 
     def settle(self, op: Settle) -> Settled | AlreadySettled:
         """Close the row, once; move the money; release the hold."""
-        (request_id, end_state, source, usage, charge_nano, cost_nano, status, closed_ms, first_byte_ms, duration_ms,
-         flags, estimator) = op  # fmt: skip
+        request_id, usage, closed_ms, flags = op.request_id, op.usage, op.closed_ms, op.flags
+        charge_nano, cost_nano = op.charge_nano, op.cost_nano
         assert charge_nano >= 0
         found = self._find(request_id)
         if found is None:
             return _ALREADY_SETTLED
-        seq, (_, account_id, key_id, model, provider, _, _, price_id, hold_nano, _, _, _) = found
+        seq, hold = found
+        account_id, hold_nano = hold.account_id, hold.hold_nano
         purse = self._purses.get(account_id) or self._purse(account_id)
-        counts = _counts(usage)
-        if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage and TOKENS_MAX in counts):
+        prompt, cached, cache_write, completion, reasoning = _counts(usage)
+        if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage is not None and _is_absurd(usage)):
             charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
             flags = f"{flags} {CAPPED}".lstrip()
         paid_nano = charge_nano
@@ -214,13 +226,16 @@ class Posting:
             paid_nano = min(charge_nano, hold_nano + max(0, available_nano))
         overrun_nano = charge_nano - paid_nano
         self.closed.add(request_id)
-        state = "voided" if source is _NONE else "posted"
-        prompt, cached, cache_write, completion, reasoning = counts
-        self._closed += (
-            seq, state, prompt, cached, cache_write, completion, reasoning, closed_ms, status or None,
-            end_state._value_, source._value_, paid_nano, overrun_nano, cost_nano, first_byte_ms, duration_ms, flags,
-            estimator,
+        end_state, source, estimator = op.end_state, op.usage_source, op.estimator
+        row = (
+            seq, prompt, cached, cache_write, completion, reasoning, closed_ms, op.status or None, paid_nano, cost_nano,
+            op.first_byte_ms, op.duration_ms,
         )  # fmt: skip
+        if end_state is _WHOLE and source is _REPORTED and not (flags or overrun_nano) and estimator is None:
+            self._complete += row
+        else:
+            state = "voided" if source is _NONE else "posted"
+            self._closed += (*row, overrun_nano, state, end_state.value, source.value, flags, estimator)
         purse.balance_nano -= paid_nano
         purse.held_nano -= hold_nano
         if paid_nano:
@@ -229,7 +244,8 @@ class Posting:
             self._charge(closed_ms, account_id, paid_nano, seq, request_id)
         if overrun_nano:
             self.enter(closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request=(seq, request_id))
-        day = (closed_ms // DAY_MS, account_id, key_id, model, provider, self._currencies[price_id])
+        currency = self._currencies[hold.price_id]
+        day = (closed_ms // DAY_MS, account_id, hold.key_id, hold.model, hold.provider, currency)
         sums = self._daily.get(day)
         if sums is None:
             sums = self._daily[day] = [0, 0, 0, 0, 0, 0, 0]
@@ -283,9 +299,10 @@ class Posting:
 
     def flush(self) -> None:
         """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves."""
-        connection = self._connection
+        cursor = self._cursor
         for statement, values in (
             (_OPEN, self._opened),
+            (_COMPLETE, self._complete),
             (_CLOSE, self._closed),
             (_MOVE, self._moves()),
             (_CHARGE, self._charges),
@@ -293,10 +310,10 @@ class Posting:
             (_DAILY, self._sums()),
         ):
             if values:
-                statement.write(connection, values)
+                statement.write(cursor, values)
                 values.clear()
         if self._progress:  # after the settlements, which have the last word
-            connection.executemany(_PROGRESS, self._progress)
+            cursor.executemany(_PROGRESS, self._progress)
             self._progress.clear()
 
     def _moves(self) -> list[int]:
@@ -325,7 +342,7 @@ class Posting:
 
     def _purse(self, account_id: int) -> _Purse:
         """Read an account that was not expected."""
-        ((_, *amounts),) = _ACCOUNTS.read(self._connection, [account_id])
+        ((_, *amounts),) = _ACCOUNTS.read(self._cursor, [account_id])
         purse = self._purses[account_id] = _Purse(*amounts)
         return purse
 
@@ -335,8 +352,10 @@ class Posting:
             return None
         found = self.opened.get(request_id) or self._known.get(request_id)
         if found is None:
-            row = self._connection.execute(_FIND, (request_id,)).fetchone()
-            found = None if row is None else (row[0], Hold(*row[1:]))
+            rows = self._cursor.execute(_FIND, (request_id,)).fetchall()
+            for seq, *values in rows:
+                values[_STREAMED] = bool(values[_STREAMED])
+                found = seq, Hold(*values)
         return found
 
 
@@ -345,7 +364,17 @@ def _counts(usage: Usage | None) -> Counts:
     if usage is None:
         return (None, None, None, None, None)
     counts = (usage.prompt, usage.cached, usage.cache_write, usage.completion, usage.reasoning)
-    if max(counts) >= TOKENS_MAX:
+    if _is_absurd(usage):
         prompt, cached, cache_write, completion, reasoning = (min(count, TOKENS_MAX) for count in counts)
         return (prompt, cached, cache_write, completion, reasoning)
     return counts
+
+
+def _is_absurd(usage: Usage) -> bool:
+    return (
+        usage.prompt >= TOKENS_MAX
+        or usage.cached >= TOKENS_MAX
+        or usage.cache_write >= TOKENS_MAX
+        or usage.completion >= TOKENS_MAX
+        or usage.reasoning >= TOKENS_MAX
+    )

@@ -20,6 +20,10 @@ from nexus_proxy.ledger.protocol import Settle
 
 BALLAST_BYTES: Final = (4 << 20, 1 << 20, 1 << 18)  # as much as there is; a settlement takes about 400
 END: Final = b" ;\n"  # of a line that was written whole
+FIELDS: Final = (
+    "request_id", "end_state", "usage_source", "usage", "charge_nano", "cost_nano", "status", "closed_ms",
+    "first_byte_ms", "duration_ms", "flags", "estimator",
+)  # fmt: skip
 
 
 class Spool:
@@ -94,7 +98,8 @@ class Spool:
 
 def _line(settlement: Settle) -> bytes:
     usage = settlement.usage
-    return orjson.dumps(settlement._asdict() | {"usage": usage and usage._asdict()}) + END
+    values = {name: getattr(settlement, name) for name in FIELDS}
+    return orjson.dumps(values | {"usage": usage and usage._asdict()}) + END
 
 
 def _sync(directory: Path) -> None:

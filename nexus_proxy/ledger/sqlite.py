@@ -7,8 +7,7 @@ only here: the ones that pass (locked, disk full) from the ones after which noth
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Final, assert_never
@@ -72,6 +71,7 @@ class SqliteStore:
         self._spool = Spool(path)
         self._opened: tuple[Place, Place] | None = None  # the files that are open
         self._connection: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None  # to have one for all statements is cheaper than one for each
         self._run_id = 0
         self._tail = Tail(0, GENESIS, 0)
         self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
@@ -126,6 +126,7 @@ class SqliteStore:
         self._load_currencies()
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
         self._opened = self._places()
+        self._cursor = connection.cursor()
         self._spool.reserve()
 
     def _places(self) -> tuple[Place, Place]:
@@ -134,18 +135,24 @@ class SqliteStore:
 
     def recover(self, now_ms: int) -> int:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
-        with self._transaction() as posting:
-            assert self._connection is not None
+        cursor = self._usable()
+        posting = self._posting(cursor)
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
             foreign = [s for s in self._spool.read() if not self._knows(s.request_id)]
             for settlement in self._spool.read():
                 posting.settle(settlement)
             posting.flush()
-            left = self._connection.execute(_LEFT_OPEN, (self._run_id,)).fetchall()
+            left = cursor.execute(_LEFT_OPEN, (self._run_id,)).fetchall()
             known: dict[str, Price] = {}
             for request_id, price_id, hold_nano, *counts in left:
                 price = known.get(price_id) or known.setdefault(price_id, self._price(price_id))
                 usage = None if counts[0] is None else Usage(*counts)
                 posting.settle(_crashed(request_id, usage, price, hold_nano, now_ms))
+            self._commit(cursor, posting)
+        except BaseException as error:
+            self._undo(cursor.connection, error)
+            raise
         # Not before the commit: to read it twice changes nothing, to lose it would. What another ledger of this name is
         # owed, one that was moved away, waits for its return.
         self._spool.keep(foreign)
@@ -162,11 +169,12 @@ class SqliteStore:
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
-        with self._transaction() as posting:
-            assert self._connection is not None
+        cursor = self._usable()
+        posting = self._posting(cursor)
+        try:
+            cursor.execute("BEGIN IMMEDIATE")
             if not batch:
-                at_ms = now_ms()
-                self._connection.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (at_ms, self._run_id))
+                cursor.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms(), self._run_id))
             posting.expect(batch)
             outcomes: list[Outcome] = []
             for op in batch:
@@ -178,7 +186,11 @@ class SqliteStore:
                     outcomes.append(posting.progress(op))
                 else:
                     posting.flush()
-                    outcomes.append(self._administer(op, Administration(self._connection, posting)))
+                    outcomes.append(self._administer(op, Administration(cursor.connection, posting)))
+            self._commit(cursor, posting)
+        except BaseException as error:
+            self._undo(cursor.connection, error)
+            raise
         return outcomes
 
     def close(self) -> None:
@@ -186,7 +198,7 @@ class SqliteStore:
         self._spool.free()
         if self._connection is not None:
             self._connection.close()
-            self._connection = None
+            self._connection = self._cursor = None
         self._lock.release()
 
     def _administer(self, op: AdminOperation, administration: Administration) -> Outcome:
@@ -212,42 +224,45 @@ class SqliteStore:
             case _:
                 assert_never(op)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Posting]:
-        connection = self._connection
-        assert connection is not None, "the store is not open"
-        # SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
+    def _usable(self) -> sqlite3.Cursor:
+        """Return the cursor. StoreBusy if what it writes to is no longer what is under the ledger's name.
+
+        SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
+        """
+        assert self._cursor is not None, "the store is not open"
         if self._places() != self._opened or not self._lock.is_held():
             raise StoreBusy(
                 f"{self.path} or its lock file is no longer the one that was opened: put it back, or restart"
             )
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            posting = Posting(connection, self._run_id, self._tail, self._open_holds, self._currencies)
-            yield posting
-            posting.flush()
-            self._note_settled(connection, posting)
-            connection.execute("COMMIT")
-        except BaseException as error:
-            self._roll_back(connection)
-            if not isinstance(error, sqlite3.Error):
-                raise
-            code = getattr(error, "sqlite_errorcode", 0)
-            passing = code in _PASSING or (code & 0xFF) in _PASSING
-            raise (StoreBusy if passing else StoreBroken)(f"{error} (SQLite code {code})") from error
-        self._tail = posting.tail
+        return self._cursor
+
+    def _posting(self, cursor: sqlite3.Cursor) -> Posting:
+        return Posting(cursor, self._run_id, self._tail, self._open_holds, self._currencies)
+
+    def _commit(self, cursor: sqlite3.Cursor, posting: Posting) -> None:
+        posting.flush()
+        tail = posting.tail
+        if tail.seq >= self._note_due_seq:
+            self._note_settled(cursor, posting, tail.seq)
+        cursor.execute("COMMIT")
+        self._tail = tail
         self._open_holds.update(posting.opened)
         for request_id in posting.closed:
             self._open_holds.pop(request_id, None)
 
-    def _note_settled(self, connection: sqlite3.Connection, posting: Posting) -> None:
+    def _undo(self, connection: sqlite3.Connection, error: BaseException) -> None:
+        """Roll back. StoreBusy or StoreBroken if it is an error of SQLite, and then nothing happened; else returns."""
+        self._roll_back(connection)
+        if isinstance(error, sqlite3.Error):
+            code = getattr(error, "sqlite_errorcode", 0)
+            passing = code in _PASSING or (code & 0xFF) in _PASSING
+            raise (StoreBusy if passing else StoreBroken)(f"{error} (SQLite code {code})") from error
+
+    def _note_settled(self, cursor: sqlite3.Cursor, posting: Posting, seq: int) -> None:
         """Note, now and then, up to which row all are closed: who looks for open ones need not go further back."""
-        seq = posting.tail.seq
-        if seq < self._note_due_seq:
-            return
         known = chain(self._open_holds.items(), posting.opened.items())  # in the order of their rows
         first_open = next((seq for request_id, (seq, _) in known if request_id not in posting.closed), seq + 1)
-        connection.execute("UPDATE runs SET settled_seq = ? WHERE run_id = ?", (first_open - 1, self._run_id))
+        cursor.execute("UPDATE runs SET settled_seq = ? WHERE run_id = ?", (first_open - 1, self._run_id))
         self._note_due_seq = seq + NOTE_EVERY
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:

@@ -22,16 +22,16 @@ class Statement:
         self.texts = {count: sql.replace("ROWS", ", ".join([row] * count)) for count in COUNTS}
         self._columns = row.count("?")
 
-    def write(self, connection: sqlite3.Connection, values: Sequence[Any]) -> None:
+    def write(self, cursor: sqlite3.Cursor, values: Sequence[Any]) -> None:
         """Write rows, given as one flat list of their values."""
         left, begin = len(values) // self._columns, 0
         if left in self.texts:  # nearly always
-            connection.execute(self.texts[left], values)
+            cursor.execute(self.texts[left], values)
             return
         while left:
             count = _FITTING[min(left, _MOST)]
             end = begin + count * self._columns
-            connection.execute(self.texts[count], values[begin:end])
+            cursor.execute(self.texts[count], values[begin:end])
             begin, left = end, left - count
 
 
@@ -41,14 +41,14 @@ class Selection:
     def __init__(self, sql: str) -> None:
         self._texts = {count: sql.replace("IDS", ", ".join("?" * count)) for count in COUNTS}
 
-    def read(self, connection: sqlite3.Connection, ids: Sequence[int]) -> list[Any]:
+    def read(self, cursor: sqlite3.Cursor, ids: Sequence[int]) -> list[Any]:
         """Return the rows."""
         if len(ids) in self._texts:
-            return connection.execute(self._texts[len(ids)], ids).fetchall()
+            return cursor.execute(self._texts[len(ids)], ids).fetchall()
         found: list[Any] = []
         begin = 0
         while begin < len(ids):
             count = _FITTING[min(len(ids) - begin, _MOST)]
-            found += connection.execute(self._texts[count], ids[begin : begin + count]).fetchall()
+            found += cursor.execute(self._texts[count], ids[begin : begin + count]).fetchall()
             begin += count
         return found

@@ -17,10 +17,10 @@ that no lock is needed. If the store breaks, or the thread meets what it does no
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.settlement import EndState, UsageSource
@@ -150,9 +150,9 @@ class Writer:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
-    async def hold(self, op: Hold) -> Held | Short | Suspended:
+    def hold(self, op: Hold) -> "Coroutine[Any, Any, Held | Short | Suspended]":
         """Return when the hold is durable, or refused. LedgerUnavailable if it could not be had in time."""
-        return cast(Held | Short | Suspended, await self.run(op))
+        return cast("Coroutine[Any, Any, Held | Short | Suspended]", self.run(op))
 
     def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
         """Queue a settlement; the future ends when it is durable, which may be late but is never given up."""
@@ -244,13 +244,14 @@ class Writer:
         """Tell who waits; take back what nobody waits for."""
         self.batches += 1
         self.operations += len(outcomes)
-        for item, outcome in zip(items, outcomes, strict=False):  # progress follows the items; nobody waits for it
-            if item.future is None:
+        for index, item in enumerate(items):  # progress follows the items in `outcomes`; nobody waits for it
+            future = item.future
+            if future is None:
                 continue
-            if item.future.done():
-                self._withdraw(item.op, outcome)
+            if future.done():
+                self._withdraw(item.op, outcomes[index])
             else:
-                item.future.set_result(outcome)
+                future.set_result(outcomes[index])
         if len(items) > 1:
             self._company_until = self._loop.time() + COMPANY_S
         self._forget(len(items), done)

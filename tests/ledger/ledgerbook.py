@@ -57,12 +57,22 @@ PLANS = DeclarePlans(
 _ids = itertools.count(1)
 
 
-def hold(account_id: int, key_id: int, hold_nano: int, request_id: str | None = None, price: Price = DEAR) -> Hold:
+def hold(
+    account_id: int,
+    key_id: int,
+    hold_nano: int,
+    request_id: str | None = None,
+    price: Price = DEAR,
+    *,
+    opened_ms: int = T0,
+) -> Hold:
     """Return a hold with a fresh request id."""
     model, provider = ("dear", "alpha") if price is DEAR else ("free", "beta")
     request_id = request_id or f"req-{next(_ids):06d}"
+    upstream = f"{model}-up"
+    price_id = price.price_id
     return Hold(
-        request_id, account_id, key_id, model, provider, f"{model}-up", True, price.price_id, hold_nano, 100, 100, T0
+        request_id, account_id, key_id, model, provider, upstream, True, price_id, hold_nano, 100, 100, opened_ms
     )
 
 

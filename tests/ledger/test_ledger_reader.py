@@ -177,7 +177,7 @@ async def test_the_recent_requests_are_found_from_the_end(tmp_path: Path) -> Non
     with opened(path) as book:
         account_id, key_id = book.customer("a", NANO)
         times = [T0 - 200_000, T0 - 100_000, T0 + 500, T0 - 30_000, T0, T0 + 400, T0 - 1]  # none comes in order
-        book.run(*(hold(account_id, key_id, 1)._replace(opened_ms=at_ms) for at_ms in times))
+        book.run(*(hold(account_id, key_id, 1, opened_ms=at_ms) for at_ms in times))
         reader = SqliteReader(path)
         assert [found.opened_ms for found in await reader.recent(T0)] == [T0, T0 + 400, T0 + 500]
         assert [found.opened_ms for found in await reader.recent(T0 + 200_000)] == []

@@ -8,6 +8,7 @@ import pytest
 
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricing import amount_nano
+from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
@@ -15,6 +16,7 @@ from nexus_proxy.ledger.protocol import (
     Held,
     Progress,
     SetAccount,
+    Settle,
     Settled,
     Short,
     StoreBroken,
@@ -171,3 +173,30 @@ def test_a_hold_is_no_entry(book: Book, count: int) -> None:
     book.run(*(hold(*both, 5) for both in ids))
     assert book.one("SELECT count(last_entry_ms) FROM accounts") == (0,)
     assert book.one("SELECT last_updated FROM balances") == ("2025-10-09T08:53:20.123Z",)
+
+
+def test_what_is_said_of_a_settlement_stands_in_its_row_whichever_statement_wrote_it(book: Book) -> None:
+    ids = book.customer("acme", NANO)
+    usage = Usage(5, 4, 3, 2, 1)
+    complete, reported = EndState.COMPLETE, UsageSource.REPORTED
+    endings = {
+        Settle("plain", complete, reported, usage, 9, 8, 200, T0, 7, 6): ("posted", 200, 9, 0, "", None),
+        Settle("no-status", complete, reported, usage, 9, 8, 0, T0, 7, 6): ("posted", None, 9, 0, "", None),
+        Settle("flagged", complete, reported, usage, 9, 8, 200, T0, 7, 6, "odd"): ("posted", 200, 9, 0, "odd", None),
+        Settle("version", complete, reported, usage, 9, 8, 200, T0, 7, 6, "", 3): ("posted", 200, 9, 0, "", 3),
+        Settle("cut", EndState.UPSTREAM_CUT, reported, usage, 9, 8, 200, T0, 7, 6): ("posted", 200, 9, 0, "", None),
+        Settle("drained", complete, UsageSource.DRAINED, usage, 9, 8, 200, T0, 7, 6): ("posted", 200, 9, 0, "", None),
+        Settle("void", complete, UsageSource.NONE, usage, 0, 8, 200, T0, 7, 6): ("voided", 200, 0, 0, "", None),
+        Settle("overrun", complete, reported, usage, NANO, 8, 200, T0, 7, 6): ("posted", 200, NANO - 54, 54, "", None),
+    }
+    book.run(*(hold(*ids, 9, op.request_id) for op in endings))
+    book.run(*endings)  # `overrun` comes last: it takes all that there is
+    columns = (
+        "state, status, charge_nano, overrun_nano, flags, estimator, end_state, usage_source, prompt_tokens, "
+        "completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens, cost_nano, closed_ms, first_byte_ms, "
+        "duration_ms"
+    )
+    for op, expected in endings.items():
+        same = (op.end_state.value, op.usage_source.value, 5, 4, 3, 2, 1, 8, T0, 7, 6)
+        seq = f"(SELECT seq FROM holds WHERE request_id = '{op.request_id}')"
+        assert book.one(f"SELECT {columns} FROM settlements WHERE seq = {seq}") == expected + same

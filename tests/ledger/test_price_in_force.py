@@ -17,7 +17,7 @@ from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.verify import verify
-from tests.ledger.ledgerbook import T0, Book, hold, opened
+from tests.ledger.ledgerbook import T0, Book, opened
 
 WINDOW = Schedule(8 * 3600, ((9 * 3600, 12 * 3600),), frozenset(), frozenset())
 LISTED: dict[str, Any] = {
@@ -65,12 +65,8 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 def make_hold(book: Book, price: Price, opened_ms: int, request_id: str = "r1") -> Hold:
     account_id, key_id = book.customer("acme", NANO)
-    op = hold(account_id, key_id, bound_nano(price.tiers, 2000, 500), request_id)._replace(
-        price_id=price.price_id,
-        model="m",
-        provider="p",
-        opened_ms=opened_ms,
-    )
+    hold_nano = bound_nano(price.tiers, 2000, 500)
+    op = Hold(request_id, account_id, key_id, "m", "p", "up", True, price.price_id, hold_nano, 100, 100, opened_ms)
     book.run(op)
     return op
 
