@@ -331,6 +331,12 @@ class Store(Protocol):
         StoreBusy: nothing happened, another try may succeed. StoreBroken: the database can no longer be trusted.
         """
 
+    def tidy(self, *, busy: bool) -> None:
+        """Do what can wait until outcomes were handed back; `busy`, as more wait: only what must be done.
+
+        Called after every batch. Never raises for the world's faults: what could not be done is tried again.
+        """
+
     def spool(self, settlements: Sequence[Settle]) -> None:
         """Put settlements that cannot be committed where the next `recover` finds them. OSError if even that fails."""
 

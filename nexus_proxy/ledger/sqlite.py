@@ -1,13 +1,16 @@
 """The ledger in one SQLite file.
 
 Strategy: one read-write connection in one process, behind an exclusive lock file; one transaction a batch, in WAL mode
-with `synchronous=FULL`, so that what `apply` has returned survives a power loss. Errors of SQLite are mapped here and
-only here: the ones that pass (locked, disk full) from the ones after which nothing can be relied on.
+with `synchronous=FULL`, so that what `apply` has returned survives a power loss. What the WAL has is moved into the
+file between two batches, when nobody waits if that can be: it takes some times as long as a commit. Errors of SQLite
+are mapped here and only here: the ones that pass (locked, disk full) from the ones after which nothing can be relied
+on.
 """
 
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Final, assert_never
@@ -52,6 +55,9 @@ BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops mean
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
+WAL_PAGES_IDLE: Final = 512  # written about, after which an idle store moves them into the file: 2 MiB, in 1 ms
+WAL_PAGES_BUSY: Final = 4096  # and a busy one: more of them are then written once for many
+WAL_PAGES_MAX: Final = 16384  # in the WAL, after which SQLite does it by itself in a COMMIT: if nobody calls `tidy`
 _SMALL_TABLES: Final = ("runs", "plans", "accounts", "keys", "price_versions")
 
 _LEFT_OPEN: Final = """
@@ -74,6 +80,7 @@ class SqliteStore:
         self._cursor: sqlite3.Cursor | None = None  # to have one for all statements is cheaper than one for each
         self._run_id = 0
         self._tail = Tail(0, GENESIS, 0)
+        self._wal_pages = 0  # about as many were written since the last checkpoint
         self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
         self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
@@ -106,7 +113,7 @@ class SqliteStore:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA cache_size = -65536")  # KiB
         connection.execute("PRAGMA temp_store = MEMORY")  # what a large statement keeps to be undone by
-        connection.execute("PRAGMA wal_autocheckpoint = 4096")  # pages; more of them are then written once for many
+        connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
         connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         migrate(connection)
         for table in _SMALL_TABLES:
@@ -191,7 +198,18 @@ class SqliteStore:
         except BaseException as error:
             self._undo(cursor.connection, error)
             raise
+        self._wal_pages += 8 + len(batch) // 2  # one or two of each table and index; as measured
         return outcomes
+
+    def tidy(self, *, busy: bool) -> None:
+        """Move what the WAL has into the file, if it has enough of it."""
+        if self._connection is None or self._wal_pages < (WAL_PAGES_BUSY if busy else WAL_PAGES_IDLE):
+            return
+        self._wal_pages = 0
+        # PASSIVE waits for nobody: what a reader keeps it from is moved by a later one. Nor is anything lost where it
+        # fails: what is in the WAL is durable.
+        with suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Release everything. Closing twice is no error."""

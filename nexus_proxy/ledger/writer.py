@@ -362,6 +362,7 @@ class Writer:
             progress.clear()
             if items or outcomes:
                 self._call(self._deliver, items, outcomes, time.perf_counter() - began, not backlog)
+            self._store.tidy(busy=bool(backlog or self._gathered) or not self._queue.empty())
 
     def _spool(self, backlog: list[_Item]) -> None:
         settlements = [item.op for item in backlog if isinstance(item.op, Settle)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import inspect
 import os
 import sqlite3
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricing import amount_nano
+from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import (
@@ -27,6 +29,7 @@ from nexus_proxy.ledger.protocol import (
     Outcome,
     Progress,
     RevokeKey,
+    Settle,
     Settled,
     Short,
     StoreBroken,
@@ -34,7 +37,7 @@ from nexus_proxy.ledger.protocol import (
     TopUp,
 )
 from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.spool import BALLAST_BYTES, Spool
+from nexus_proxy.ledger.spool import BALLAST_BYTES, FIELDS, Spool
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
@@ -55,6 +58,14 @@ class Gated(from_source(SqliteStore.__module__).SqliteStore):  # type: ignore[mi
         self.began = threading.Event()
         self.batches: list[list[Operation]] = []
         self.fault: BaseException | None = None
+        self.rest = threading.Event()  # what can wait does so at a second gate
+        self.rest.set()
+        self.rested: list[bool] = []  # whether it was busy, at each end of a batch
+
+    def tidy(self, *, busy: bool) -> None:
+        self.rested.append(busy)
+        assert self.rest.wait(10)
+        super().tidy(busy=busy)
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         self.batches.append(list(batch))
@@ -410,6 +421,31 @@ async def test_d10_d17_what_a_stop_could_not_commit_is_posted_by_the_next_start(
         account = await d.account()
         assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
         assert verify(d.path) == []
+
+
+async def test_what_can_wait_is_done_after_the_outcomes_were_handed_back(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        d.store.rest.clear()
+        assert await asyncio.wait_for(d.writer.hold(d.op(1, "r1")), 5) == Held()  # the thread is still at it
+        await d.until(lambda: d.store.rested == [False])
+        later = [asyncio.create_task(d.writer.hold(d.op(1))) for _ in range(513)]
+        await d.until(lambda: d.writer.queued == len(later))
+        d.store.rest.set()
+        assert await asyncio.wait_for(asyncio.gather(*later), 5) == [Held()] * len(later)
+        await d.until(lambda: d.store.rested[-1] is False)
+        assert True in d.store.rested  # one operation was left over from the first of its batches
+        await d.writer.settle(void("r1"))
+
+
+def test_a_spooled_settlement_says_all_that_it_said(tmp_path: Path) -> None:
+    source = from_source("nexus_proxy.ledger.protocol").Settle
+    assert tuple(inspect.signature(source).parameters) == FIELDS
+    usage = Usage(5, 4, 3, 2, 1)
+    op = Settle("r1", EndState.COMPLETE, UsageSource.ESTIMATED, usage, 9, 8, 200, T0, 7, 6, "odd", 3)
+    spool = Spool(tmp_path / "nexus.db")
+    spool.append([op])
+    (found,) = spool.read()
+    assert [getattr(found, name) for name in FIELDS] == [getattr(op, name) for name in FIELDS]
 
 
 async def test_d13_a_spool_waits_for_the_return_of_its_own_ledger(tmp_path: Path) -> None:

@@ -466,6 +466,71 @@ def test_d7_a_full_file_is_busy_and_changes_nothing(book: Book) -> None:
     assert book.run(hold(account_id, key_id, 5, "full-1")) == [Held()]
 
 
+def unsynced(book: Book) -> tuple[int, int]:
+    """Return an account's and a key's id. Nothing is flushed from now on: what is written when stays the same."""
+    assert book.store._connection is not None
+    book.store._connection.execute("PRAGMA synchronous = OFF")
+    return book.customer("acme", NANO)
+
+
+def frames_in_wal(book: Book) -> int:
+    """Return how many pages the WAL has that are not in the file. Moves them there."""
+    _, written, _ = book.one("PRAGMA wal_checkpoint(PASSIVE)")
+    assert isinstance(written, int)
+    return written
+
+
+@pytest.mark.parametrize(("busy", "pages"), [(False, sqlite.WAL_PAGES_IDLE), (True, sqlite.WAL_PAGES_BUSY)])
+def test_the_wal_is_moved_into_the_file_between_batches_and_stays_bounded(book: Book, busy: bool, pages: int) -> None:
+    ids = unsynced(book)
+    frames_in_wal(book)
+    changes, sizes = [], []
+    for _ in range(3 * pages // 7):
+        book.run(hold(*ids, 5))
+        before = book.path.stat().st_mtime_ns
+        book.store.tidy(busy=busy)
+        changes.append(book.path.stat().st_mtime_ns != before)
+        sizes.append(book.path.with_name("nexus.db-wal").stat().st_size)
+    assert 2 <= sum(changes) <= 4
+    assert max(sizes) < 2 * pages * 4096
+
+
+def test_no_batch_is_kept_waiting_for_the_wal(book: Book) -> None:
+    ids = unsynced(book)
+    before = book.path.stat().st_mtime_ns
+    for _ in range(2 * sqlite.WAL_PAGES_BUSY // 6):
+        book.run(hold(*ids, 5))
+    assert book.path.stat().st_mtime_ns == before
+    assert frames_in_wal(book) > sqlite.WAL_PAGES_BUSY
+
+
+def test_a_reader_that_stays_keeps_nobody_waiting_and_the_wal_begins_anew_behind_it(book: Book) -> None:
+    ids = unsynced(book)
+    reader = sqlite3.connect(book.path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM holds").fetchone()
+    for _ in range(sqlite.WAL_PAGES_IDLE // 3):
+        book.run(hold(*ids, 5))
+        book.store.tidy(busy=False)
+    assert frames_in_wal(book) > sqlite.WAL_PAGES_IDLE
+    reader.close()
+    for _ in range(sqlite.WAL_PAGES_IDLE // 3):
+        book.run(hold(*ids, 5))
+        book.store.tidy(busy=False)
+    assert frames_in_wal(book) < sqlite.WAL_PAGES_IDLE
+
+
+def test_what_cannot_be_moved_into_the_file_stays_in_the_wal(book: Book) -> None:
+    ids = book.customer("acme", NANO)
+    for _ in range(sqlite.WAL_PAGES_IDLE // 6):
+        book.run(hold(*ids, 5))
+    assert book.store._connection is not None
+    book.store._connection.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    book.store.tidy(busy=False)
+    book.store._connection.set_authorizer(None)
+    assert book.run(hold(*ids, 5)) == [Held()]
+
+
 def test_a_settlement_may_say_why_it_charged_nothing(book: Book) -> None:
     account_id, key_id = book.customer("acme", NANO)
     book.run(hold(account_id, key_id, 5, "r1"))
