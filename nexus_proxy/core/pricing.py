@@ -164,8 +164,12 @@ def bound_nano(tiers: tuple[Tier, ...], input_bound: int, output_bound: int) -> 
     dearest_input = dearest_output = 0
     for tier in tiers:
         rates = tier.rates
-        dearest_input = max(dearest_input, rates.input, rates.cached, rates.cache_write)
-        dearest_output = max(dearest_output, rates.output, rates.thinking)
+        for rate in (rates.input, rates.cached, rates.cache_write):  # `max` of so many costs more than all the rest
+            if rate > dearest_input:
+                dearest_input = rate
+        for rate in (rates.output, rates.thinking):
+            if rate > dearest_output:
+                dearest_output = rate
         if (tier.input_max is None or input_bound <= tier.input_max) and (
             tier.output_max is None or output_bound <= tier.output_max
         ):
