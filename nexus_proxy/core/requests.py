@@ -9,7 +9,7 @@ model's allowance, and then its payload does not count. Whatever else a prompt c
 that we do not know) has no bound but the model's context.
 """
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -49,15 +49,26 @@ class ChatRequest:
         return f"ChatRequest({self.model!r})"  # the prompt: for no log
 
 
-class Outgoing(NamedTuple):
+class Outgoing:
     """What goes upstream, and what it can cost at most."""
 
-    body: bytes
-    stream: bool
-    usage_injected: bool  # we asked for a usage event that the client did not ask for
-    input_bound: int  # tokens
-    output_bound: int  # tokens, over all choices
-    prompt_estimate: int  # tokens: ceil(text bytes / 4) plus media allowances
+    __slots__ = ("body", "input_bound", "output_bound", "prompt_estimate", "stream", "usage_injected")
+
+    def __init__(
+        self,
+        body: bytes,
+        stream: bool,
+        usage_injected: bool,
+        input_bound: int,
+        output_bound: int,
+        prompt_estimate: int,
+    ) -> None:
+        self.body = body  # until it was heard: it may be large, and the answer long
+        self.stream = stream
+        self.usage_injected = usage_injected  # we asked for a usage event that the client did not ask for
+        self.input_bound = input_bound  # tokens
+        self.output_bound = output_bound  # tokens, over all choices
+        self.prompt_estimate = prompt_estimate  # tokens: ceil(text bytes / 4) plus media allowances
 
     def __repr__(self) -> str:
         return f"Outgoing({len(self.body)} bytes)"  # the prompt: for no log

@@ -201,7 +201,7 @@ class Exchange:
             return
         self._draining = True
         self._drain_from = self._received
-        self._outgoing = self._outgoing._replace(body=b"")  # nobody is left to send it again for
+        self._outgoing.body = b""  # nobody is left to send it again for
         # An unstreamed answer comes at its end or not at all, so it has the exchange's own time.
         self._watch.drain(self._loop.time() + self._limits.drain_s if self._outgoing.stream else None)
 
@@ -234,7 +234,7 @@ class Exchange:
         self._status = status
         if self._outgoing.stream or len(self._outgoing.body) > LARGE_BODY_BYTES:
             # It was heard, so it is not sent again; a small one goes soon, unless the answer is a stream.
-            self._outgoing = self._outgoing._replace(body=b"")
+            self._outgoing.body = b""
         if status != 200:
             self._retry_after = retry_after_ns(headers)
             self._grace = self._loop.call_later(END_GRACE_S, self._finish, Cause.REFUSED)  # why may follow, or never

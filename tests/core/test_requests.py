@@ -42,6 +42,11 @@ def send(to: Model = MODEL, /, **parameters: Any) -> tuple[Outgoing, dict[str, A
     return outgoing, json.loads(outgoing.body)
 
 
+def values(outgoing: Outgoing) -> tuple[Any, ...]:
+    bounds = outgoing.input_bound, outgoing.output_bound, outgoing.prompt_estimate
+    return outgoing.body, outgoing.stream, outgoing.usage_injected, *bounds
+
+
 def refused(error: type[NexusError], to: Model = MODEL, /, **parameters: Any) -> str | None:
     with pytest.raises(error) as caught:
         send(to, **parameters)
@@ -230,7 +235,7 @@ def test_what_is_required_is_required_and_null_is_absent(name: str) -> None:
 
 def test_null_is_the_same_as_absent() -> None:
     names = [*INTEGERS, *NUMBERS, "stream", "stream_options", "stop", "tools", "seed", "enable_search", "anything"]
-    assert send(**dict.fromkeys(names)) == send()
+    assert values(send(**dict.fromkeys(names))[0]) == values(send()[0])
     assert parse(max_tokens=5, max_completion_tokens=None).output_limit == 5
 
 
@@ -513,7 +518,7 @@ def test_a_request_can_be_prepared_twice() -> None:
     request = parse(stream=True, max_tokens=5)
     before = orjson.dumps(request.body)
     other = replace(ASKS, limit_parameter="max_completion_tokens", send_temperature=True)
-    assert prepare(request, other) == prepare(request, other)
+    assert values(prepare(request, other)) == values(prepare(request, other))
     assert orjson.dumps(request.body) == before
 
 
