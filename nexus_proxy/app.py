@@ -44,9 +44,10 @@ from nexus_proxy.lines import ExchangeLog, Redactor
 from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.logs import Logger, configure
 from nexus_proxy.metrics import Metrics
+from nexus_proxy.parts import Parts, Readiness
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
-from nexus_proxy.visit import COMPLETIONS, Parts, Readiness, Visit
+from nexus_proxy.visit import COMPLETIONS, Visit
 
 BACKLOG = 1024
 COMPLETIONS_PATH = "/v1/chat/completions"

@@ -2,6 +2,6 @@
 
 from aiohttp import web
 
-from nexus_proxy.visit import Parts
+from nexus_proxy.parts import Parts
 
 PARTS = web.AppKey("PARTS", Parts)

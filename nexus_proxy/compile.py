@@ -42,6 +42,7 @@ COMPILED: Final = (
     "limiter/*.py",
     "lines.py",
     "metrics.py",
+    "parts.py",
     "record.py",
     "upstream/*.py",
     "visit.py",

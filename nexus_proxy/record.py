@@ -7,8 +7,9 @@ from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.settlement import UsageSource
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.ledger.reservation import Reservation
+from nexus_proxy.parts import Parts
 from nexus_proxy.upstream.exchange import Exchange
-from nexus_proxy.visit import COMPLETIONS, Parts, Visit
+from nexus_proxy.visit import COMPLETIONS, Visit
 
 
 def record_refused(visit: Visit, status: int, code: str | None) -> None:

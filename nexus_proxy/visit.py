@@ -1,59 +1,18 @@
-"""One request on its way through the chain, and what the composition root put together for all of them.
+"""One request on its way through the chain.
 
 Strategy: each stage of the chain writes its own fields of the visit, and only later stages read them.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-
-from structlog.typing import FilteringBoundLogger
 
 from nexus_proxy.answers import Reply, first_headers, new_request_id
 from nexus_proxy.arrival import Arrival
-from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.places import Places
 from nexus_proxy.core.requests import Outgoing
-from nexus_proxy.deadlines import Deadlines
-from nexus_proxy.ledger.directory import Directory, Key
-from nexus_proxy.ledger.protocol import Reader
+from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.reservation import Reservation
-from nexus_proxy.ledger.writer import Writer
-from nexus_proxy.limiter.protocol import Limiter
-from nexus_proxy.lines import ExchangeLog
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.parts import Parts
 from nexus_proxy.upstream.provider import Upstream
-from nexus_proxy.upstream.supervisor import Supervisor
-
-
-@dataclass(slots=True)
-class Readiness:
-    """Whether new requests are taken."""
-
-    shutting_down: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the composition root put together."""
-
-    config: Config
-    directory: Directory
-    drains: Places
-    bodies: Places  # bytes of request bodies that are held
-    commits: Deadlines  # of settlements
-    exchange_log: ExchangeLog
-    first_bytes: Deadlines  # of exchanges
-    ledger: Writer
-    limiter: Limiter
-    logger: FilteringBoundLogger
-    loop: asyncio.AbstractEventLoop  # to be asked for costs a call into the kernel each time
-    metrics: Metrics
-    reader: Reader
-    readiness: Readiness
-    supervisor: Supervisor
-    upstreams: dict[str, Upstream]
 
 
 class Call:

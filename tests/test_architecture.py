@@ -24,6 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "catalogue metrics logs arrival config_file",
         "config answers",
         "ledger limiter upstream listener",
+        "parts",
         "visit",
         "appkeys",
         "record",

@@ -12,7 +12,7 @@ from nexus_proxy.api import operators
 from nexus_proxy.appkeys import PARTS
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.metrics import Metrics
-from nexus_proxy.visit import Readiness
+from nexus_proxy.parts import Readiness
 
 
 class Ledger:

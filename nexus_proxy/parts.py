@@ -1,0 +1,47 @@
+"""What there is once in a server, put together by the composition root and given to whoever serves a request."""
+
+import asyncio
+from dataclasses import dataclass
+
+from structlog.typing import FilteringBoundLogger
+
+from nexus_proxy.config import Config
+from nexus_proxy.core.places import Places
+from nexus_proxy.deadlines import Deadlines
+from nexus_proxy.ledger.directory import Directory
+from nexus_proxy.ledger.protocol import Reader
+from nexus_proxy.ledger.writer import Writer
+from nexus_proxy.limiter.protocol import Limiter
+from nexus_proxy.lines import ExchangeLog
+from nexus_proxy.metrics import Metrics
+from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.supervisor import Supervisor
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether new requests are taken."""
+
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the composition root put together."""
+
+    config: Config
+    directory: Directory
+    drains: Places
+    bodies: Places  # bytes of request bodies that are held
+    commits: Deadlines  # of settlements
+    exchange_log: ExchangeLog
+    first_bytes: Deadlines  # of exchanges
+    ledger: Writer
+    limiter: Limiter
+    logger: FilteringBoundLogger
+    loop: asyncio.AbstractEventLoop  # to be asked for costs a call into the kernel each time
+    metrics: Metrics
+    reader: Reader
+    readiness: Readiness
+    supervisor: Supervisor
+    upstreams: dict[str, Upstream]
