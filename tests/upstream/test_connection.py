@@ -320,6 +320,23 @@ def test_b45_a_close_before_the_head_is_complete_is_no_end() -> None:
     assert heard.ended == "broken"
 
 
+@pytest.mark.parametrize(("before", "_"), WHOLE.values(), ids=WHOLE.keys())
+def test_what_a_response_is_does_not_hang_on_the_one_before(before: bytes, _: bytes) -> None:
+    for data, body in WHOLE.values():
+        for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
+            line, fresh = Line(), Line()
+            line.ask()
+            line.feed(before)
+            heard, alone = line.ask(), fresh.ask()
+            line.feed(*pieces)
+            fresh.feed(*pieces)
+            assert (heard.ended, heard.status, heard.body) == ("end", alone.status, body)
+            assert heard.headers == alone.headers
+            line.ask()
+            line.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx")
+            assert line.wire.aborted
+
+
 KEEPING = [
     (answer(b"Content-Length: 0"), True),
     (answer(b"Content-Length: 0", b"Connection: close"), False),
