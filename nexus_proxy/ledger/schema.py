@@ -11,6 +11,11 @@ days are days since then.
 FUNDING, REVENUE, OVERRUN, ADJUSTMENTS = 1, 2, 3, 4
 INTERNAL = {FUNDING: "funding", REVENUE: "revenue", OVERRUN: "overrun", ADJUSTMENTS: "adjustments"}
 
+_KIND = """    -- not IN: SQLite makes a table of a list of more than two, for every row that it checks
+    kind TEXT NOT NULL CHECK (kind = 'charge' OR kind = 'topup' OR kind = 'overrun' OR kind = 'correction'),"""
+# How a file may say it that was begun before; it refuses the same.
+_KIND_BEFORE = "    kind TEXT NOT NULL CHECK (kind IN ('topup', 'charge', 'overrun', 'correction')),"
+
 TABLES = """
 CREATE TABLE runs (
     run_id INTEGER PRIMARY KEY,
@@ -127,8 +132,7 @@ CREATE TABLE settlements (
 CREATE TABLE entries (
     entry_id INTEGER PRIMARY KEY,
     at_ms INTEGER NOT NULL,
-    -- not IN: SQLite makes a table of a list of more than two, for every row that it checks
-    kind TEXT NOT NULL CHECK (kind = 'charge' OR kind = 'topup' OR kind = 'overrun' OR kind = 'correction'),
+KIND
     payer_id INTEGER NOT NULL REFERENCES accounts,
     payee_id INTEGER NOT NULL REFERENCES accounts CHECK (payee_id <> payer_id),
     amount_nano INTEGER NOT NULL CHECK (amount_nano > 0),
@@ -181,4 +185,9 @@ CREATE TRIGGER settlements_no_update BEFORE UPDATE ON settlements
     BEGIN SELECT RAISE(ABORT, 'a closed request is never edited'); END;
 CREATE TRIGGER settlements_no_delete BEFORE DELETE ON settlements
     BEGIN SELECT RAISE(ABORT, 'requests are never deleted'); END;
-"""
+""".replace("KIND", _KIND)
+
+
+def as_made_before(sql: str) -> str:
+    """Return what a file that an earlier program began has in place of a statement; mostly the same."""
+    return sql.replace(_KIND, _KIND_BEFORE)

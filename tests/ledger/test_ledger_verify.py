@@ -11,8 +11,11 @@ from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.backup import backup
+from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.protocol import Settle, TopUp
+from nexus_proxy.ledger.schema import TABLES, as_made_before
 from nexus_proxy.ledger.verify import FINDINGS_MAX, verify
+from nexus_proxy.ledger.views import VIEWS
 from tests.ledger.ledgerbook import FREE, T0, Book, hold, opened, settle, void
 
 A0, A2, A4, O1 = (f"(SELECT seq FROM holds WHERE request_id = '{name}')" for name in ("a0", "a2", "a4", "o1"))
@@ -111,6 +114,24 @@ def test_a_missing_trigger_is_found(path: Path) -> None:
     connection.execute("DROP TRIGGER entries_no_update")
     connection.close()
     assert [finding.detail for finding in verify(path)] == ["entries_no_update is missing"]
+
+
+def test_a_ledger_that_an_earlier_program_began_is_as_it_was_made(tmp_path: Path) -> None:
+    path = tmp_path / "nexus.db"
+    tables = as_made_before(TABLES)
+    assert "CHECK (kind IN ('topup', 'charge', 'overrun', 'correction'))," in tables
+    connection = sqlite3.connect(path)
+    migrate(connection, (tables + VIEWS,))
+    connection.close()
+    with opened(path) as book:
+        fill(book)
+    assert verify(path) == []
+    tamper(
+        path,
+        "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = replace(sql, 'topup', 'gift') "
+        "WHERE name = 'entries'",
+    )
+    assert "entries is not as it was made" in {finding.detail for finding in verify(path)}
 
 
 def test_d12_a_truncated_file_is_found(path: Path) -> None:
