@@ -5,7 +5,8 @@ outlives its client. The parser's callbacks move the bytes: provider → tap →
 `Cause`, set once; then it is settled, and only when that is durable the terminal bytes go. Everything after the cause
 is decided from that value and from what the tap saw. The client may leave at any point, which changes only who is
 listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers the client and gives everything back:
-each way in, by which the loop, the connection or the ledger calls, catches whatever it raises, a fault of our own.
+each way in, by which the loop, the connection or the ledger calls, catches whatever it raises, a fault of our own; but
+what `on_head` or `on_body` raises ends the connection that told them, and so comes in as `on_broken`.
 """
 
 import asyncio
