@@ -21,7 +21,7 @@ HEADERS_MAX: Final = 128
 # RFC 9110, 5.1 and 5.5: a token, and visible characters with blanks between. No line may go on in the next.
 _LINES: Final = re.compile(r"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~]*\r\n){1," + str(HEADERS_MAX) + "}")
 _BLANKS: Final = " \t"
-_KEPT: Final = "keep-alive"
+_KEEP_ALIVE: Final = "keep-alive"
 _DIGITS_MAX: Final = 9
 _LENGTH: Final = re.compile(r"[0-9]{1,9}")
 _LENGTH_LINE: Final = b"\r\ncontent-length:"
@@ -121,6 +121,6 @@ def read_headers(data: bytes) -> dict[str, str] | None:
     length = headers.get("content-length", "").strip(_BLANKS)
     if len(headers) != len(lines) or "host" not in headers or _LENGTH.fullmatch(length) is None:
         return None
-    if headers.get("connection", _KEPT).strip(_BLANKS).lower() != _KEPT or not _OTHERS.isdisjoint(headers):
+    if headers.get("connection", _KEEP_ALIVE).strip(_BLANKS).lower() != _KEEP_ALIVE or not _OTHERS.isdisjoint(headers):
         return None
     return headers

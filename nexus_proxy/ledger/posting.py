@@ -36,7 +36,7 @@ CHARGE_NANO_MAX: Final = 2**56  # of one request; a hundred of them still add up
 TOKENS_MAX: Final = 2**48
 CAPPED: Final = "capped"  # the flag of a row whose figures were too large to store
 
-_WHOLE: Final = EndState.COMPLETE
+_COMPLETE: Final = EndState.COMPLETE
 _REPORTED, _NONE = UsageSource.REPORTED, UsageSource.NONE
 _HELD, _ALREADY_SETTLED, _DONE = Held(), AlreadySettled(), Done()  # they say nothing, so one of each is enough
 
@@ -82,7 +82,7 @@ INSERT INTO settlements (seq, prompt_tokens, cached_tokens, cache_write_tokens, 
 """
 _CLOSE: Final = Statement(_CLOSING, f"({', '.join('?' * 18)})")
 # What nearly all are: answered in full, with the provider's own count, and nothing else to say about them.
-_COMPLETE: Final = Statement(
+_CLOSE_COMPLETE: Final = Statement(
     _CLOSING,
     f"({', '.join('?' * 12)}, 0, 'posted', '{EndState.COMPLETE.value}', '{UsageSource.REPORTED.value}', '', NULL)",
 )
@@ -231,7 +231,7 @@ class Posting:
             seq, prompt, cached, cache_write, completion, reasoning, closed_ms, op.status or None, paid_nano, cost_nano,
             op.first_byte_ms, op.duration_ms,
         )  # fmt: skip
-        if end_state is _WHOLE and source is _REPORTED and not (flags or overrun_nano) and estimator is None:
+        if end_state is _COMPLETE and source is _REPORTED and not (flags or overrun_nano) and estimator is None:
             self._complete += row
         else:
             state = "voided" if source is _NONE else "posted"
@@ -302,7 +302,7 @@ class Posting:
         cursor = self._cursor
         for statement, values in (
             (_OPEN, self._opened),
-            (_COMPLETE, self._complete),
+            (_CLOSE_COMPLETE, self._complete),
             (_CLOSE, self._closed),
             (_MOVE, self._moves()),
             (_CHARGE, self._charges),
