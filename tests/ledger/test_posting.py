@@ -1,5 +1,6 @@
 """What one batch does to an account, in its order, and what of it outlives the batch."""
 
+import inspect
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,11 @@ from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
+    CreateKey,
     Done,
     Held,
+    Hold,
+    KeyRow,
     Progress,
     SetAccount,
     Settle,
@@ -26,6 +30,7 @@ from nexus_proxy.ledger.protocol import (
 )
 from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, opened, settle, void
+from tests.rig.compiled import from_source
 
 USAGE = Usage(prompt=120, completion=30, cached=20)
 CHARGE = amount_nano(DEAR.tiers, USAGE)
@@ -173,6 +178,18 @@ def test_a_hold_is_no_entry(book: Book, count: int) -> None:
     book.run(*(hold(*both, 5) for both in ids))
     assert book.one("SELECT count(last_entry_ms) FROM accounts") == (0,)
     assert book.one("SELECT last_updated FROM balances") == ("2025-10-09T08:53:20.123Z",)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_what_a_hold_says_stands_in_the_column_of_that_name(book: Book, streamed: bool) -> None:
+    book.customer("first")
+    account_id, _ = book.customer("acme", NANO)
+    key = book.run(CreateKey("acme", b"k" * 32, "wxyz", T0, name="second"))[0]
+    assert isinstance(key, KeyRow)
+    op = Hold("r1", account_id, key.key_id, "m", "p", "up", streamed, DEAR.price_id, 5, 6, 7, T0)
+    book.run(op)
+    columns = tuple(inspect.signature(from_source("nexus_proxy.ledger.protocol").Hold).parameters)
+    assert book.one(f"SELECT {', '.join(columns)} FROM holds") == tuple(getattr(op, name) for name in columns)
 
 
 def test_what_is_said_of_a_settlement_stands_in_its_row_whichever_statement_wrote_it(book: Book) -> None:
