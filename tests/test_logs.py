@@ -228,6 +228,17 @@ def test_d23_a_blocked_pipe_stops_nobody_and_what_is_lost_is_counted() -> None:
     assert len(numbers) + sum(dropped) == events
 
 
+def test_a_line_that_is_taken_in_pieces_is_written_whole_and_once(
+    log: tuple[Logger, Lines], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger, lines = log
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    for number in range(3):
+        logger.bound.info("request", number=number, text="x" * 100)
+    assert [line["number"] for line in lines()] == [0, 1, 2]
+
+
 def test_d23_a_pipe_without_a_reader_is_counted() -> None:
     reader, writer = os.pipe()
     os.close(reader)

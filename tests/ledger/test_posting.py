@@ -11,6 +11,7 @@ from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricing import amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
+from nexus_proxy.ledger.posting import CAPPED, TOKENS_MAX
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     CreateKey,
@@ -178,6 +179,21 @@ def test_a_hold_is_no_entry(book: Book, count: int) -> None:
     book.run(*(hold(*both, 5) for both in ids))
     assert book.one("SELECT count(last_entry_ms) FROM accounts") == (0,)
     assert book.one("SELECT last_updated FROM balances") == ("2025-10-09T08:53:20.123Z",)
+
+
+@pytest.mark.parametrize("name", ["prompt", "cached", "cache_write", "completion", "reasoning"])
+def test_e16_each_count_is_capped_and_the_row_says_so(book: Book, name: str) -> None:
+    ids = book.customer("acme", NANO)
+    for request_id, tokens, flags in (
+        ("last", TOKENS_MAX - 1, ""),
+        ("first", TOKENS_MAX, CAPPED),
+        ("far", 2**70, CAPPED),
+    ):
+        usage = Usage(1, 1)._replace(**{name: tokens})
+        op = Settle(request_id, EndState.COMPLETE, UsageSource.REPORTED, usage, 9, 8, 200, T0)
+        book.run(hold(*ids, 9, request_id), op)
+        found = book.one(f"SELECT {name}_tokens, flags FROM settlements ORDER BY seq DESC")
+        assert found == (min(tokens, TOKENS_MAX), flags)
 
 
 @pytest.mark.parametrize("streamed", [True, False])

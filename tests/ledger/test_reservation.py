@@ -104,6 +104,7 @@ async def test_what_is_durable_in_time_is_not_late() -> None:
     writer.future.set_result(Settled(1, 11, 0))
     await told.over.wait()
     assert (told.words, reservation.settled, reservation.late) == ([None], Settled(1, 11, 0), False)
+    assert len(reservation._commits) == 0  # nor will it be
     assert Told(reservation).words == [None]
 
 
