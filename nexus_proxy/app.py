@@ -40,7 +40,7 @@ from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
-from nexus_proxy.lines import ExchangeLog, Redactor
+from nexus_proxy.lines import ExchangeLog, Redactor, nowhere
 from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.logs import Logger, configure
 from nexus_proxy.metrics import Metrics
@@ -84,7 +84,7 @@ class Door:
         self.reader: SqliteReader
         self.admin: admin.Admin
         self._logger: FilteringBoundLogger = log.bound if log else structlog.wrap_logger(structlog.ReturnLogger())
-        self._exchange_log = log.exchanges if log else ExchangeLog(_nowhere, Redactor())
+        self._exchange_log = log.exchanges if log else ExchangeLog(nowhere, Redactor())
         self._on_broken = on_broken or self._fault
         self._stack = AsyncExitStack()
         self._runner: DoorRunner | None = None
@@ -286,10 +286,6 @@ def _bind(address: Address) -> socket.socket:
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait((task,))
-
-
-def _nowhere(_line: bytes) -> None:
-    pass
 
 
 def run(config: Config) -> int:

@@ -95,6 +95,10 @@ def _nobody(_lines: int) -> None:
     pass
 
 
+def nowhere(_line: bytes) -> None:
+    """Take a line, where nothing is logged."""
+
+
 class Redactor:
     """Blacks out what looks like a credential, and `secrets` wherever they stand."""
 

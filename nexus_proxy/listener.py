@@ -29,7 +29,7 @@ WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which
 EARLY_BYTES_MAX: Final = 64 * 1024  # of a next request before the one in hand is answered, past which nothing is read
 WHOLE_BYTES_MAX: Final = 64 * 1024  # of a request that may come in two reads, head and body, and still be whole
 REST_S: Final = 0.05  # how long its second read is waited for
-_SERVING: Final = "serving"  # the name of its task
+_SERVING: Final = "serving"  # the name of the task of a request that came whole
 LINGER_S: Final = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
 
 

@@ -17,7 +17,7 @@ from typing import Any, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from nexus_proxy.lines import LINES_MAX, ExchangeLog, LineWriter, Redactor, dump
+from nexus_proxy.lines import LINES_MAX, ExchangeLog, LineWriter, Redactor, dump, nowhere
 
 _FRAMES_MAX = 30
 _VALUE = re.compile(r"[\n<({\['\"=\d]")  # where a value may begin in a message that was filled in
@@ -61,12 +61,8 @@ def configure(fd: int, *, level: int = logging.INFO, secrets: Iterable[str] = ()
         wrapper_class=_wrapper(level),
         context_class=dict,
     )
-    exchanges = ExchangeLog(writer.put if level <= logging.INFO else _nowhere, redactor)
+    exchanges = ExchangeLog(writer.put if level <= logging.INFO else nowhere, redactor)
     return Logger(cast(FilteringBoundLogger, logger.bind()), exchanges, writer)
-
-
-def _nowhere(_line: bytes) -> None:
-    pass
 
 
 def _wrapper(level: int) -> type[FilteringBoundLogger]:

@@ -75,7 +75,7 @@ def record_exchange(visit: Visit, exchange: Exchange) -> None:
         first_byte_s=first_byte_s,
         late=late,
     )
-    parts.exchange_log.write(  # by place: it is the one line that every request has
+    parts.exchange_log.write(  # by place: nearly every request has this line
         hold.request_id,
         visit.arrival.method,
         COMPLETIONS,  # no other route has exchanges
