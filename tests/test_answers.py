@@ -38,6 +38,12 @@ def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], 
     assert b"Content-Length: %d" % len(answer.body) in head
 
 
+@pytest.mark.parametrize(("allow", "lines"), [("GET, POST", [b"allow: GET, POST"]), ("", [])])
+def test_a_405_says_what_the_path_takes(allow: str, lines: list[bytes]) -> None:
+    head = error_answer(errors.MethodNotAllowed("words", allow=allow), "").render_head().split(b"\r\n")
+    assert [line for line in head if line.startswith(b"allow")] == lines
+
+
 def test_the_date_is_that_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     for ms, date in ((0, "00:00:00"), (999, "00:00:00"), (1000, "00:00:01"), (62_500, "00:01:02")):
         monkeypatch.setattr(answers, "now_ms", lambda ms=ms: ms)

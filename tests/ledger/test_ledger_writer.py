@@ -291,6 +291,22 @@ async def test_c2_e10_a_hold_whose_waiter_left_during_the_commit_is_voided(tmp_p
         assert d.writer.withdrawn == 1
 
 
+async def test_c2_e10_of_a_batch_that_nobody_waits_for_just_what_was_held_is_voided(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        sizes = (2 * NANO, 1, 3 * NANO, 2)  # the account has one
+        tasks = [asyncio.ensure_future(d.writer.hold(d.op(hold_nano, f"r{hold_nano}"))) for hold_nano in sizes]
+        d.store.gate.clear()
+        await d.until(d.store.began.is_set)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        d.store.gate.set()
+        await d.until(lambda: d.writer.queued == 0)
+        assert [len(batch) for batch in d.store.batches] == [4, 2]
+        assert [op.request_id for op in d.store.batches[1] if isinstance(op, Settle)] == ["r1", "r2"]
+        assert (await d.account()).held_nano == 0
+
+
 async def test_e10_a_hold_whose_waiter_is_cancelled_as_its_answer_arrives_is_voided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import inspect
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,8 @@ def test_e16_each_count_is_capped_and_the_row_says_so(book: Book, name: str) -> 
         ("first", TOKENS_MAX, CAPPED),
         ("far", 2**70, CAPPED),
     ):
-        usage = Usage(1, 1)._replace(**{name: tokens})
+        counts: dict[str, Any] = {"prompt": 1, "completion": 1, name: tokens}
+        usage = Usage(**counts)
         op = Settle(request_id, EndState.COMPLETE, UsageSource.REPORTED, usage, 9, 8, 200, T0)
         book.run(hold(*ids, 9, request_id), op)
         found = book.one(f"SELECT {name}_tokens, flags FROM settlements ORDER BY seq DESC")

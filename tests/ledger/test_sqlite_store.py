@@ -531,6 +531,27 @@ def test_what_cannot_be_moved_into_the_file_stays_in_the_wal(book: Book) -> None
     assert book.run(hold(*ids, 5)) == [Held()]
 
 
+def test_a_recovery_that_fails_says_what_kind_of_fault_it_was_and_changes_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path / "nexus.db") as book:
+        account_id, key_id = book.customer("acme", NANO)
+        book.run(hold(account_id, key_id, 5, "r1"))
+    with opened(tmp_path / "nexus.db") as book:
+        connection = book.store._connection
+        assert connection is not None
+        connection.execute("CREATE TEMP TRIGGER t BEFORE INSERT ON settlements BEGIN SELECT RAISE(ABORT, 'no'); END")
+        with pytest.raises(StoreBroken, match="no"):
+            book.store.recover(T0)
+        assert not connection.in_transaction
+        other = sqlite3.connect(book.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreBusy, match="locked"):
+            book.store.recover(T0)
+        other.close()
+        connection.execute("DROP TRIGGER t")
+        assert book.balance(account_id) == (NANO, 5)
+        assert book.store.recover(T0) == 1
+
+
 def test_a_settlement_may_say_why_it_charged_nothing(book: Book) -> None:
     account_id, key_id = book.customer("acme", NANO)
     book.run(hold(account_id, key_id, 5, "r1"))
