@@ -25,12 +25,14 @@ from nexus_proxy.core.pricing import Price, Rates, Tariff, Tier
 from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, decide
 from nexus_proxy.core.snifftap import SniffTap
+from nexus_proxy.core.ssetap import SseTap
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import NexusError
 from nexus_proxy.upstream import exchange as module
 from nexus_proxy.upstream import watch
 from nexus_proxy.upstream.connection import Connection
+from nexus_proxy.upstream.delivery import Delivery
 from nexus_proxy.upstream.exchange import Exchange
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
@@ -780,6 +782,50 @@ async def test_e10_a_fault_in_any_step_leaves_the_hold_settled_and_the_client_an
         scene.upstream.close()
     loop.set_exception_handler(None)
     assert failed >= (1 if fault is asyncio.CancelledError else 8)
+
+
+# What calls, in which case, what fails in it, and at which call of that.
+WAYS_IN: dict[str, tuple[str, object, str, int]] = {
+    "grace_without_usage": ("done_without_usage", SseTap, "end", 1),
+    "grace_at_the_end": ("done", Delivery, "end", 1),
+    "end": ("ended", SseTap, "end", 1),
+    "broken": ("done_then_broken", SseTap, "end", 1),
+    "durable": ("ended", Delivery, "end", 1),
+    "first_byte": ("done_without_usage", watch.Watch, "begin", 1),
+    "progress": ("done_without_usage", Ledger, "progress", 2),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_IN)
+async def test_e10_each_way_in_catches_what_it_raises(stage: Stage, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, owner, step, failing = WAYS_IN[way]
+    monkeypatch.setattr(watch, "PROGRESS_S", 0.01)
+    sound = getattr(owner, step)
+    steps = 0
+
+    def fail(*args: Any, **options: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == failing:
+            raise ZeroDivisionError
+        return sound(*args, **options)
+
+    uncaught: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
+    scene = scene_of(stage, CASES[name])
+    scene.books.gate.clear()  # so that it is the ledger that calls when it is durable
+    listening = asyncio.create_task(scene.listen())
+    faults: list[BaseException] = []
+    supervisor = Supervisor(faults.append)
+    monkeypatch.setattr(owner, step, fail)
+    supervisor.start(scene.exchange, lambda _: None)
+    await eventually(lambda: scene.books.verdict is not None)
+    scene.books.gate.set()
+    assert await supervisor.finish(5) == 0
+    await listening
+    scene.check()
+    assert ([type(fault) for fault in faults], uncaught) == ([ZeroDivisionError], [])
+    assert scene.farewells, "the client was left waiting"
 
 
 async def test_d2_the_supervisor_stops_what_outlasts_its_limit(stage: Stage) -> None:
