@@ -5,8 +5,8 @@ that are there, applies them as one durable transaction, and hands all outcomes 
 batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
 than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits
 while turns of the loop bring more, within a bound; a lone one does not. Turns, not a time: they are short while little
-goes on, and then nobody is kept waiting. Only where a batch was written several came meanwhile, and these wait for a
-moment by the clock, unless they are many already. Progress hurries nobody: it goes with the next list, or soon.
+goes on, and then nobody is kept waiting. Only a crowd waits by the clock, for a moment: where several came while a
+batch was written, more will. Progress hurries nobody: it goes with the next list, or soon.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
