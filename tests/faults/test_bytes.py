@@ -10,7 +10,7 @@ import hashlib
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,10 +18,11 @@ from typing import Any
 
 import orjson
 import pytest
+import pytest_asyncio
 
 from tests.rig import reckon
 from tests.rig.answers import SHAPES, Answer, Shape, stream_of
-from tests.rig.house import House
+from tests.rig.house import House, open_house
 from tests.rig.raw_client import Response
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,6 +37,16 @@ GOLDEN = {
     "long": Answer(words=40, prompt=9, completion=400),
 }
 
+# So many at once, in one process with their provider, can take longer than a test of timeouts waits.
+PATIENT = {"server": {"timeouts": {"first_byte_s": 60.0, "silence_s": 60.0}}}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def patient_house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+    """One door for all the tests in here."""
+    async with open_house(tmp_path_factory.mktemp("house"), PATIENT) as opened:
+        yield opened
+
 
 def cuttings(length: int) -> Iterator[tuple[int, ...]]:
     """Return the single cuts and the random multi-cuts of a stream of that length."""
@@ -48,7 +59,7 @@ def cuttings(length: int) -> Iterator[tuple[int, ...]]:
 @pytest.mark.parametrize("asked", [False, True], ids=["usage_injected", "usage_asked"])
 @pytest.mark.parametrize("golden", GOLDEN)
 @pytest.mark.parametrize("shape", SHAPES)
-async def test_b32_bytes_are_identical_at_any_cut(shared_house: House, shape: Shape, golden: str, asked: bool) -> None:
+async def test_b32_bytes_are_identical_at_any_cut(patient_house: House, shape: Shape, golden: str, asked: bool) -> None:
     answer = replace(GOLDEN[golden], shape=shape)
     length = sum(len(e.data) for e in answer.events({"model": "x", "stream_options": {"include_usage": True}}))
     limit = asyncio.Semaphore(AT_ONCE)
@@ -56,23 +67,24 @@ async def test_b32_bytes_are_identical_at_any_cut(shared_house: House, shape: Sh
     got: dict[str, Response] = {}
 
     async def one(cuts: tuple[int, ...]) -> None:
-        tag = shared_house.tag()
-        shared_house.fu.scripts[tag] = replace(answer, cuts=cuts).script
+        tag = patient_house.tag()
+        patient_house.fu.scripts[tag] = replace(answer, cuts=cuts).script
         async with limit:
-            got[tag] = await shared_house.door.chat(tag, model=f"m-{shape}", stream=True, **options)
+            got[tag] = await patient_house.door.chat(tag, model=f"m-{shape}", stream=True, **options)
 
     await asyncio.gather(*(one(cuts) for cuts in cuttings(length)))
     charges = set()
     for tag, response in got.items():
-        sent = shared_house.fu.one(tag)
+        sent = patient_house.fu.one(tag)
         expected = answer.seen_by_client(sent.json, client_asked=asked)
         whole = b"".join(e.data for e in answer.events(sent.json))
+        assert response.status == 200, response.body
         assert bytes(sent.sent) == whole
         assert hashlib.sha256(response.body).digest() == hashlib.sha256(expected).digest()
         assert response.saw_last_chunk
-        charges.add((await shared_house.door.row(response))["charge"])
+        charges.add((await patient_house.door.row(response))["charge"])
     assert [reckon.nano(charge) for charge in charges] == [
-        reckon.charge_nano(answer.counts(), shared_house.price(f"m-{shape}"))
+        reckon.charge_nano(answer.counts(), patient_house.price(f"m-{shape}"))
     ]
 
 
@@ -88,7 +100,7 @@ FILES = [file for file in sorted(GOLDEN_DIRECTORY.glob("*.sse")) if not load(fil
 
 @pytest.mark.parametrize("asked", [False, True], ids=["usage_injected", "usage_asked"])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-async def test_b32_golden_files_are_identical_at_any_cut(shared_house: House, file: Path, asked: bool) -> None:
+async def test_b32_golden_files_are_identical_at_any_cut(patient_house: House, file: Path, asked: bool) -> None:
     (whole, expected), shape = load(file), file.name.split("-")[0]
     injected = shape in ("openai", "qwen") and not asked
     seen = b"".join(e for e in EVENT.findall(whole) if not (injected and is_usage_only(e)))
@@ -101,11 +113,11 @@ async def test_b32_golden_files_are_identical_at_any_cut(shared_house: House, fi
     async def one(cuts: tuple[int, ...]) -> None:
         pieces = [whole[a:b] for a, b in pairwise((0, *cuts, len(whole)))]
         async with limit:
-            asked_once = await shared_house.ask(stream_of(*pieces), model=f"m-{shape}", stream=True, **options)
+            asked_once = await patient_house.ask(stream_of(*pieces), model=f"m-{shape}", stream=True, **options)
         body = bytes(asked_once.answer.body)
         told = b'data: {"error"' in whole  # a provider that says so itself and ends properly has not been cut
         assert asked_once.answer.saw_last_chunk is (expected["complete"] or told)
-        row = await shared_house.door.row(asked_once.answer)
+        row = await patient_house.door.row(asked_once.answer)
         if not expected["complete"]:  # at most our one error event follows
             assert body.startswith(seen)
             assert body.count(b"\n\n") <= seen.count(b"\n\n") + 1
