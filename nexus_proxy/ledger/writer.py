@@ -25,6 +25,7 @@ from typing import Any, Final, cast
 
 from nexus_proxy.clock import now_ms
 from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
@@ -66,7 +67,8 @@ class _Item:
         self.future = future
         self.abandoned = False
 
-    def expire(self) -> None:
+    def overdue(self) -> None:
+        """It waited for the commit timeout."""
         if self.future is not None and not self.future.done():
             self.abandoned = True
             self.future.set_exception(_unavailable())
@@ -93,7 +95,6 @@ class Writer:
         self.on_unclaimed: Callable[[Outcome], None] | None = None  # what an admin did who has given up waiting
         self._store = store
         self._loop = loop
-        self._commit_timeout_s = commit_timeout_s
         self._on_broken = on_broken
         self._gathered: list[_Item] = []  # not handed over yet
         self._progress: list[_Item] = []  # nor these, which wait for nothing but a batch to go with
@@ -105,8 +106,7 @@ class Writer:
         self._quiet = 0  # turns that brought none
         self._hand_over_by = 0.0  # the loop's time
         self._company_until = 0.0  # the loop's time
-        self._waiting: dict[_Item, float] = {}  # until when, in the loop's time; the first to expire is the first in it
-        self._sweep: asyncio.TimerHandle | None = None
+        self._waiting = Deadlines(loop, commit_timeout_s)
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._worker: threading.Thread | None = None
         self._unsettled = 0  # settlements and other items whose outcome has not come back
@@ -176,9 +176,7 @@ class Writer:
         """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""
         item = self._put(op)
         assert item.future is not None
-        self._waiting[item] = deadline = self._loop.time() + self._commit_timeout_s
-        if self._sweep is None:
-            self._sweep = self._loop.call_at(deadline, self._expire)
+        self._waiting.enter(item, self._loop.time())
         try:
             return await item.future
         except asyncio.CancelledError:
@@ -187,7 +185,7 @@ class Writer:
                 self._withdraw(op, item.future.result())  # it was ours before we could be told
             raise
         finally:
-            del self._waiting[item]
+            self._waiting.leave(item)
 
     def _put(self, op: Operation) -> _Item:
         item = _Item(op, self._loop.create_future())
@@ -240,16 +238,6 @@ class Writer:
         self._progress_timer = None
         if self._progress and not self._armed:
             self._hand_over()
-
-    def _expire(self) -> None:
-        """Fail who has waited too long. One timer serves everybody: all wait equally long, so the oldest is first."""
-        self._sweep = None
-        now = self._loop.time()
-        for item, deadline in self._waiting.items():
-            if deadline > now:
-                self._sweep = self._loop.call_at(deadline, self._expire)
-                break
-            item.expire()
 
     def _deliver(self, items: list[_Item], outcomes: list[Outcome], commit_s: float, done: bool) -> None:
         """Tell who waits; take back what nobody waits for."""
