@@ -5,8 +5,7 @@ that are there, applies them as one durable transaction, and hands all outcomes 
 batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
 than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits
 while turns of the loop bring more, within a bound; a lone one does not. Turns, not a time: they are short while little
-goes on, and then nobody is kept waiting. Only a crowd waits by the clock, for a moment: where several came while a
-batch was written, more will. Progress hurries nobody: it goes with the next list, or soon.
+goes on, and then nobody is kept waiting. Progress hurries nobody: it goes with the next list, or soon.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -48,9 +47,6 @@ BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
 GATHER_MAX_S: Final = 0.004  # how long the first of a list waits if others keep coming
 QUIET_TURNS: Final = 2  # of the loop, after which nobody else is expected
 RIDE_S: Final = 0.1  # how long progress waits for a list to go with
-CROWD_MIN: Final = 3  # operations that came while a batch was written: they do not wait for each other, so more come
-CROWD_MAX: Final = 16  # of them are enough for the next one
-CROWD_S: Final = 0.001  # how long that waits for them
 COMPANY_S: Final = 0.02  # how long after a batch of several operations more of them are expected
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
@@ -100,7 +96,6 @@ class Writer:
         self._progress: list[_Item] = []  # nor these, which wait for nothing but a batch to go with
         self._progress_timer: asyncio.TimerHandle | None = None
         self._armed = False  # they will be, at the end of this turn or in a moment
-        self._crowd: asyncio.TimerHandle | None = None  # they wait for more of them
         self._handed = False  # the thread has a list
         self._seen = 0  # how many were gathered a turn of the loop ago
         self._quiet = 0  # turns that brought none
@@ -198,10 +193,7 @@ class Writer:
 
     def _gather(self, item: _Item) -> None:
         self._gathered.append(item)
-        if self._crowd is not None:
-            if len(self._gathered) >= CROWD_MAX:
-                self._hand_over()
-        elif not (self._armed or (self._handed and self._writable)):  # a busy thread also drops what is abandoned
+        if not (self._armed or (self._handed and self._writable)):  # a busy thread also drops what is abandoned
             self._arm()
 
     def _arm(self) -> None:
@@ -225,9 +217,6 @@ class Writer:
 
     def _hand_over(self) -> None:
         self._armed = False
-        if self._crowd is not None:
-            self._crowd.cancel()
-            self._crowd = None
         if self._gathered or self._progress:
             self._handed = True
             handed = self._progress + self._gathered  # in this order: a settlement overtakes its request's progress
@@ -281,11 +270,7 @@ class Writer:
         """Count what came back; if the thread is done with what it had, the next list may follow."""
         self._handed = not done
         if done and self._gathered and not self._armed:
-            if CROWD_MIN <= len(self._gathered) < CROWD_MAX:
-                self._armed = True
-                self._crowd = self._loop.call_later(CROWD_S, self._hand_over)
-            else:
-                self._arm()
+            self._arm()
         self._unsettled -= count
         if self._unsettled == 0:
             self._rest()

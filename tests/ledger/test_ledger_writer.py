@@ -40,7 +40,7 @@ from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.spool import BALLAST_BYTES, FIELDS, Spool
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.verify import verify
-from nexus_proxy.ledger.writer import CROWD_MAX, CROWD_MIN, Writer
+from nexus_proxy.ledger.writer import Writer
 from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, void
 from tests.rig.compiled import from_source
 
@@ -207,43 +207,6 @@ async def test_in_company_a_batch_waits_while_more_come(
         d.store.gate.set()
         await asyncio.gather(*coming)
         assert len(d.store.batches) == batches
-
-
-@pytest.mark.parametrize(
-    ("crowd", "later", "waits"),
-    [(CROWD_MIN - 1, 0, False), (CROWD_MIN, 0, True), (CROWD_MIN, CROWD_MAX - CROWD_MIN, False), (CROWD_MAX, 0, False)],
-)
-async def test_a_crowd_waits_for_more_but_not_for_too_many(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowd: int, later: int, waits: bool
-) -> None:
-    monkeypatch.setattr("nexus_proxy.ledger.writer.CROWD_S", 0.2 if waits else 60.0)
-    async with desk(tmp_path) as d, asyncio.timeout(5):
-        d.store.gate.clear()
-        first = asyncio.ensure_future(d.writer.hold(d.op(1)))
-        await d.until(d.store.began.is_set)
-        coming = [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(crowd)]
-        await asyncio.sleep(0)
-        d.store.gate.set()
-        await first
-        began = asyncio.get_running_loop().time()
-        coming += [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(later)]
-        await asyncio.gather(*coming)
-        assert not waits or asyncio.get_running_loop().time() - began >= 0.15
-        assert [len(batch) for batch in d.store.batches] == [1, crowd + later]
-
-
-async def test_a_crowd_that_waits_is_committed_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_proxy.ledger.writer.CROWD_S", 60.0)
-    monkeypatch.setattr("nexus_proxy.ledger.writer.STOP_TIMEOUT_S", 0.1)
-    async with desk(tmp_path, commit_timeout_s=30) as d:
-        d.store.gate.clear()
-        first = asyncio.ensure_future(d.writer.hold(d.op(1)))
-        await d.until(d.store.began.is_set)
-        coming = [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(CROWD_MIN)]
-        await asyncio.sleep(0)
-        d.store.gate.set()
-        await first
-    assert await asyncio.gather(*coming) == [Held()] * CROWD_MIN
 
 
 async def test_a_list_whose_waiters_have_all_left_does_not_stop_the_next(tmp_path: Path) -> None:
