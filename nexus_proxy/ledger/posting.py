@@ -1,10 +1,10 @@
 """One transaction's worth of money moving: holds, progress, settlements, entries.
 
-Strategy: an account's row is read once, inside the transaction, so nobody can change it before the COMMIT; holds and
-settlements are decided against it exactly and in their order. What they come to is gathered here and written by few
-statements, each of them for all rows. The database has the last word all the same: its CHECK refuses a balance that
-does not carry its holds, its key a second settlement of one hold. Nothing outlives the transaction but `tail` and
-what was opened and closed, which the caller takes over after its COMMIT.
+Strategy: an account's row is read once and then known: nobody else writes. Holds and settlements are decided against it
+exactly and in their order. What they come to is gathered here and written by few statements, each of them for all
+rows. The database has the last word all the same: its CHECK refuses a balance that does not carry its holds, its key a
+second settlement of one hold. What outlives the transaction is `tail`, what was opened and closed, and the accounts
+that are known: the caller takes over the former after its COMMIT, and forgets the latter if there is none.
 """
 
 import sqlite3
@@ -116,7 +116,7 @@ class Tail:
         self.seq: Final = seq  # the last request's
 
 
-class _Purse:
+class Purse:
     """An account as this transaction has it so far, and as the table has it."""
 
     __slots__ = (
@@ -134,7 +134,8 @@ class _Purse:
 class Posting:
     """The operations of one open transaction.
 
-    `known` has holds that are open, not necessarily all; `currencies` the cost currency of every price version.
+    `known` has holds that are open and `purses` accounts as the tables have them, not necessarily all of them;
+    `currencies` the cost currency of every price version.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Posting:
         run_id: int,
         tail: Tail,
         known: Mapping[str, OpenHold],
+        purses: dict[int, Purse],
         currencies: Mapping[str, str],
     ) -> None:
         self.opened: dict[str, OpenHold] = {}
@@ -152,7 +154,8 @@ class Posting:
         self._entry_id, self._digest, self._seq = tail.entry_id, tail.digest, tail.seq
         self._known = known
         self._currencies = currencies
-        self._purses: dict[int, _Purse] = {}
+        self._purses = purses
+        self._moved: dict[int, Purse] = {}  # those that this transaction asked for
         self._opened: list[Any] = []  # this and the next: values that wait for their statement, row after row
         self._closed: list[Any] = []
         self._complete: list[Any] = []
@@ -168,21 +171,21 @@ class Posting:
         return Tail(self._entry_id, self._digest, self._seq)
 
     def expect(self, batch: Sequence[Operation]) -> None:
-        """Read the accounts that a batch will ask for, at once."""
-        ids = set()
+        """Read the accounts that a batch will ask for and that are not known, at once."""
+        asked = set()
         for op in batch:
             if isinstance(op, Hold):
-                ids.add(op.account_id)
+                asked.add(op.account_id)
             elif isinstance(op, Settle) and (found := self._known.get(op.request_id)):
-                ids.add(found[1].account_id)
-        for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._cursor, [*ids]):
-            self._purses[account_id] = _Purse(balance_nano, held_nano, overdraft_nano, suspended)
+                asked.add(found[1].account_id)
+        if unknown := asked.difference(self._purses):
+            self._read([*unknown])
 
     def hold(self, op: Hold) -> Held | Short | Suspended:
         """Set the money aside and open the row, or tell why not."""
         hold_nano = op.hold_nano
         assert hold_nano >= 0
-        purse = self._purses.get(op.account_id) or self._purse(op.account_id)
+        purse = self._moved.get(op.account_id) or self._purse(op.account_id)
         if purse.suspended:
             return Suspended()
         own_nano = purse.balance_nano + purse.overdraft_nano
@@ -215,7 +218,7 @@ class Posting:
             return _ALREADY_SETTLED
         seq, hold = found
         account_id, hold_nano = hold.account_id, hold.hold_nano
-        purse = self._purses.get(account_id) or self._purse(account_id)
+        purse = self._moved.get(account_id) or self._purse(account_id)
         prompt, cached, cache_write, completion, reasoning = _counts(usage)
         if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage is not None and _is_absurd(usage)):
             charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
@@ -298,7 +301,7 @@ class Posting:
         return entry_id
 
     def flush(self) -> None:
-        """Write everything, and forget what was read: whoever follows sees, and may change, the tables themselves."""
+        """Write everything. Whoever then changes accounts in the tables themselves has to forget what was known."""
         cursor = self._cursor
         for statement, values in (
             (_OPEN, self._opened),
@@ -317,16 +320,17 @@ class Posting:
             self._progress.clear()
 
     def _moves(self) -> list[int]:
-        """Return what accounts have more or less, and forget it."""
+        """Return what accounts have more or less; the tables have it from now on."""
         values: list[int] = []
-        for account_id, purse in self._purses.items():
+        for account_id, purse in self._moved.items():
             paid_nano = purse.read_balance_nano - purse.balance_nano
             more_held_nano = purse.held_nano - purse.read_held_nano
             if paid_nano or more_held_nano:
                 values += (paid_nano, more_held_nano, purse.entry_ms, account_id)
+                purse.read_balance_nano, purse.read_held_nano, purse.entry_ms = purse.balance_nano, purse.held_nano, 0
         for account_id, change_nano in self._internal.items():
             values += (-change_nano, 0, self._internal_ms, account_id)
-        self._purses.clear()
+        self._moved.clear()
         self._internal.clear()
         self._internal_ms = 0
         return values
@@ -340,11 +344,16 @@ class Posting:
         self._daily.clear()
         return values
 
-    def _purse(self, account_id: int) -> _Purse:
-        """Read an account that was not expected."""
-        ((_, *amounts),) = _ACCOUNTS.read(self._cursor, [account_id])
-        purse = self._purses[account_id] = _Purse(*amounts)
+    def _purse(self, account_id: int) -> Purse:
+        """Return an account, to be moved."""
+        if account_id not in self._purses:
+            self._read([account_id])
+        purse = self._moved[account_id] = self._purses[account_id]
         return purse
+
+    def _read(self, ids: Sequence[int]) -> None:
+        for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._cursor, ids):
+            self._purses[account_id] = Purse(balance_nano, held_nano, overdraft_nano, suspended)
 
     def _find(self, request_id: str) -> OpenHold | None:
         """Return the hold if it is open as this transaction has it so far."""

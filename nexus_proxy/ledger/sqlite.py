@@ -9,6 +9,7 @@ on.
 
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
@@ -26,7 +27,7 @@ from nexus_proxy.ledger.entries import GENESIS
 from nexus_proxy.ledger.files import Place, create_private, place_of
 from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.migrations import migrate
-from nexus_proxy.ledger.posting import OpenHold, Posting, Tail
+from nexus_proxy.ledger.posting import OpenHold, Posting, Purse, Tail
 from nexus_proxy.ledger.protocol import (
     AdminOperation,
     CreateAccount,
@@ -55,6 +56,8 @@ BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops mean
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
+LOOK_EVERY_S: Final = 0.02  # whether its files are still there; a second server would take longer to start
+PURSES_MAX: Final = 65536  # accounts that are known without being read again
 WAL_PAGES_IDLE: Final = 512  # written about, after which an idle store moves them into the file: 2 MiB, in 1 ms
 WAL_PAGES_BUSY: Final = 4096  # and a busy one: more of them are then written once for many
 WAL_PAGES_MAX: Final = 16384  # in the WAL, after which SQLite does it by itself in a COMMIT: if nobody calls `tidy`
@@ -84,6 +87,9 @@ class SqliteStore:
         self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
         self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
+        self._purses: dict[int, Purse] = {}  # accounts as the file has them, which nobody else changes
+        self._look_at = 0.0  # the monotonic time
+        self._data_version = 0  # changes when somebody else does write
 
     def open(self) -> None:
         """Open or create, migrate, take the run id. LedgerError if that cannot be."""
@@ -145,6 +151,7 @@ class SqliteStore:
         cursor = self._usable()
         posting = self._posting(cursor)
         try:
+            self._look(cursor)
             cursor.execute("BEGIN IMMEDIATE")
             foreign = [s for s in self._spool.read() if not self._knows(s.request_id)]
             for settlement in self._spool.read():
@@ -176,9 +183,20 @@ class SqliteStore:
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
+        knew = bool(self._purses)
+        try:
+            return self._apply(batch)
+        except StoreBroken as error:
+            # An account that was changed by hand meanwhile: the table's CHECK decides, and it is read again, once.
+            if knew and isinstance(error.__cause__, sqlite3.IntegrityError):
+                return self._apply(batch)
+            raise
+
+    def _apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         cursor = self._usable()
         posting = self._posting(cursor)
         try:
+            self._look(cursor)
             cursor.execute("BEGIN IMMEDIATE")
             if not batch:
                 cursor.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms(), self._run_id))
@@ -193,6 +211,7 @@ class SqliteStore:
                     outcomes.append(posting.progress(op))
                 else:
                     posting.flush()
+                    self._purses.clear()
                     outcomes.append(self._administer(op, Administration(cursor.connection, posting)))
             self._commit(cursor, posting)
         except BaseException as error:
@@ -243,19 +262,32 @@ class SqliteStore:
                 assert_never(op)
 
     def _usable(self) -> sqlite3.Cursor:
-        """Return the cursor. StoreBusy if what it writes to is no longer what is under the ledger's name.
-
-        SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
-        """
         assert self._cursor is not None, "the store is not open"
+        return self._cursor
+
+    def _look(self, cursor: sqlite3.Cursor) -> None:
+        """Look, now and then, whether all is as it was left. StoreBusy if the files are no longer those of that name.
+
+        SQLite would go on writing into a file that was moved or removed, and a second server could take its place. And
+        whoever edits the tables by hand under a running server is seen, though nobody should.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return
         if self._places() != self._opened or not self._lock.is_held():
             raise StoreBusy(
                 f"{self.path} or its lock file is no longer the one that was opened: put it back, or restart"
             )
-        return self._cursor
+        ((data_version,),) = cursor.execute("PRAGMA data_version").fetchall()
+        if data_version != self._data_version:
+            self._data_version = data_version
+            self._purses.clear()
+        self._look_at = now + LOOK_EVERY_S
 
     def _posting(self, cursor: sqlite3.Cursor) -> Posting:
-        return Posting(cursor, self._run_id, self._tail, self._open_holds, self._currencies)
+        if len(self._purses) > PURSES_MAX:
+            self._purses.clear()
+        return Posting(cursor, self._run_id, self._tail, self._open_holds, self._purses, self._currencies)
 
     def _commit(self, cursor: sqlite3.Cursor, posting: Posting) -> None:
         posting.flush()
@@ -270,6 +302,7 @@ class SqliteStore:
 
     def _undo(self, connection: sqlite3.Connection, error: BaseException) -> None:
         """Roll back. StoreBusy or StoreBroken if it is an error of SQLite, and then nothing happened; else returns."""
+        self._purses.clear()
         self._roll_back(connection)
         if isinstance(error, sqlite3.Error):
             code = getattr(error, "sqlite_errorcode", 0)

@@ -38,7 +38,7 @@ from nexus_proxy.ledger.protocol import (
 )
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.spool import BALLAST_BYTES, FIELDS, Spool
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite import LOOK_EVERY_S, SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
 from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, void
@@ -519,6 +519,7 @@ async def test_d9_what_was_queued_when_the_store_broke_is_spooled(tmp_path: Path
 async def test_d13_d14_nothing_is_written_into_a_file_that_was_moved_or_whose_lock_is_gone(tmp_path: Path) -> None:
     async with desk(tmp_path, commit_timeout_s=0.2) as d:
         for name in ("nexus.db", "nexus.db.lock"):
+            await asyncio.sleep(LOOK_EVERY_S)
             (tmp_path / name).rename(tmp_path / "elsewhere")
             with pytest.raises(LedgerUnavailable):
                 await d.writer.hold(d.op(1))
@@ -526,6 +527,19 @@ async def test_d13_d14_nothing_is_written_into_a_file_that_was_moved_or_whose_lo
             (tmp_path / "elsewhere").rename(tmp_path / name)
             await d.until(lambda: d.writer.writable)
         assert await d.writer.hold(d.op(1)) == Held()
+
+
+async def test_d13_a_file_that_was_moved_is_noticed_soon_by_a_writer_that_never_rests(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.writer.hold(d.op(1, "before"))
+        (tmp_path / "nexus.db").rename(tmp_path / "elsewhere")
+        coming = []
+        async with asyncio.timeout(5):
+            while d.writer.writable:
+                coming.append(asyncio.ensure_future(d.writer.hold(d.op(1))))
+                await asyncio.sleep(0.001)
+        (tmp_path / "elsewhere").rename(tmp_path / "nexus.db")
+        assert set(await asyncio.gather(*coming)) == {Held()}
 
 
 async def test_f25_what_an_admin_gave_up_waiting_for_is_told_all_the_same(tmp_path: Path) -> None:

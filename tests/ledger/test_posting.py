@@ -2,7 +2,9 @@
 
 import inspect
 import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from nexus_proxy.ledger.protocol import (
     Held,
     Hold,
     KeyRow,
+    Operation,
     Progress,
     SetAccount,
     Settle,
@@ -30,6 +33,7 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
+from nexus_proxy.ledger.sqlite import LOOK_EVERY_S
 from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, opened, settle, void
 from tests.rig.compiled import from_source
@@ -130,14 +134,63 @@ def test_e18_a_row_that_somebody_else_has_closed_is_not_posted_again(book: Book,
     assert book.one("SELECT count(*) FROM entries WHERE kind = 'charge'") == (0,)
 
 
+def by_hand(book: Book, change: str) -> None:
+    """Change the account while the store has it open, which nobody should."""
+    other = sqlite3.connect(book.path)
+    other.execute(f"UPDATE accounts SET {change} WHERE name = 'acme'")
+    other.commit()
+    other.close()
+
+
 def test_e17_what_the_table_says_at_the_batch_decides(book: Book) -> None:
     account_id, key_id = book.customer("acme", NANO)
     book.run(hold(account_id, key_id, 10))
-    other = sqlite3.connect(book.path)
-    other.execute("UPDATE accounts SET balance_nano = 10 WHERE name = 'acme'")
-    other.commit()
-    other.close()
-    assert book.run(hold(account_id, key_id, 1)) == [Short(1, 10, 0)]
+    by_hand(book, "balance_nano = 10")
+    assert book.run(TopUp("acme", 1, T0), hold(account_id, key_id, 2), hold(account_id, key_id, 1))[1:] == [
+        Short(2, 11, 1),
+        Held(),
+    ]
+    by_hand(book, "balance_nano = 100")
+    assert book.run(hold(account_id, key_id, 99)) in ([Short(99, 11, 0)], [Short(99, 100, 89)])
+    assert book.balance(account_id) == (100, 11)
+
+
+def test_e17_more_money_by_hand_is_seen_soon(book: Book) -> None:
+    account_id, key_id = book.customer("acme", 10)
+    book.run(hold(account_id, key_id, 10))
+    by_hand(book, "balance_nano = 20")
+    time.sleep(LOOK_EVERY_S)
+    assert book.run(hold(account_id, key_id, 10)) == [Held()]
+
+
+def reads(book: Book, *batch: Operation) -> int:
+    """Apply a batch and count how often it read accounts."""
+    statements: list[str] = []
+    assert book.store._connection is not None
+    book.store._connection.set_trace_callback(statements.append)
+    with suppress(StoreBroken):
+        book.run(*batch)
+    book.store._connection.set_trace_callback(None)
+    return sum(text.startswith("SELECT account_id, balance_nano") for text in statements)
+
+
+def test_an_account_is_read_once_and_again_where_it_may_have_changed(book: Book) -> None:
+    one, other = book.customer("acme", NANO), book.customer("other", NANO)
+    assert reads(book, hold(*one, 10, "r1"), hold(*other, 10)) == 1
+    assert reads(book, hold(*one, 10, "r2"), settle("r1", USAGE), hold(*other, 10)) == 0
+    assert reads(book, TopUp("acme", 5, T0), hold(*one, 10, "r3")) == 1
+    assert reads(book, settle("r2", USAGE)) == 0
+    assert reads(book, hold(*one, 10, "r4"), hold(*one, 10, "r4")) == 1  # undone, and tried again with what is there
+    assert reads(book, hold(*one, 10, "r5")) == 1
+    assert book.balance(one[0]) == (NANO + 5 - 2 * CHARGE, 20)
+    assert verify(book.path) == []
+
+
+def test_not_more_accounts_are_known_than_the_bound(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.sqlite.PURSES_MAX", 3)
+    ids = [book.customer(f"a{number}", NANO) for number in range(5)]
+    assert [reads(book, hold(*both, 1)) for both in ids[:4]] == [1] * 4
+    assert [reads(book, hold(*ids[0], 1)), reads(book, hold(*ids[0], 1))] == [1, 0]
 
 
 def test_a_batch_of_many_accounts_moves_each_by_its_own(book: Book) -> None:
