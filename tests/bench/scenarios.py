@@ -96,18 +96,28 @@ async def _json(connections: int, system: System, setting: Setting) -> Figures:
 
 
 async def _half(system: System, setting: Setting) -> Figures:
-    """As many requests as half of what the system has just managed."""
+    """As many requests as half of what the system has just managed, and then as many without it."""
     requests = system.requests(question(MODEL))
     full = await closed_load(system.port, requests, system.right, connections=32, seconds=setting.seconds / 2)
     _take(system, full)
     used = _Used(system)
-    half = await open_load(
-        system.port, requests, system.right, connections=64, rate=full.rate / 2, seconds=setting.seconds
-    )
+    half = await _as_many(system, full.rate / 2, setting)
     spent = used.per("request", max(half.requests, 1), half.seconds)
-    _take(system, half)
-    times = {f"p{percent:g} ms": half.latency_ms(percent) for percent in (50, 99, 99.9)}
-    return {"requests/s": half.rate, **times, **spent}
+    direct = Direct(system.place)
+    await direct.start()
+    alone = await _as_many(direct, full.rate / 2, setting)
+    times, added = {}, {}
+    for percent in (50, 99, 99.9):
+        times[f"p{percent:g} ms"] = half.latency_ms(percent)
+        added[f"added p{percent:g} ms"] = half.latency_ms(percent) - alone.latency_ms(percent)
+    return {"requests/s": half.rate, **times, **spent, **added}
+
+
+async def _as_many(system: System, rate: float, setting: Setting) -> Measured:
+    requests = system.requests(question(MODEL))
+    measured = await open_load(system.port, requests, system.right, connections=64, rate=rate, seconds=setting.seconds)
+    _take(system, measured)
+    return measured
 
 
 async def _burst(system: System, setting: Setting) -> Figures:
