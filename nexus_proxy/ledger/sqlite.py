@@ -183,40 +183,41 @@ class SqliteStore:
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
+        cursor = self._usable()
         knew = bool(self._purses)
         try:
-            return self._apply(batch)
-        except StoreBroken as error:
-            # An account that was changed by hand meanwhile: the table's CHECK decides, and it is read again, once.
-            if knew and isinstance(error.__cause__, sqlite3.IntegrityError):
-                return self._apply(batch)
-            raise
-
-    def _apply(self, batch: Sequence[Operation]) -> list[Outcome]:
-        cursor = self._usable()
-        posting = self._posting(cursor)
-        try:
             self._look(cursor)
-            cursor.execute("BEGIN IMMEDIATE")
-            if not batch:
-                cursor.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms(), self._run_id))
-            posting.expect(batch)
-            outcomes: list[Outcome] = []
-            for op in batch:
-                if isinstance(op, Hold):
-                    outcomes.append(posting.hold(op))
-                elif isinstance(op, Settle):
-                    outcomes.append(posting.settle(op))
-                elif isinstance(op, Progress):
-                    outcomes.append(posting.progress(op))
-                else:
-                    posting.flush()
-                    self._purses.clear()
-                    outcomes.append(self._administer(op, Administration(cursor.connection, posting)))
-            self._commit(cursor, posting)
+            try:
+                return self._write(cursor, batch)
+            except sqlite3.IntegrityError:
+                if not knew:
+                    raise
+            # Perhaps an account was changed by hand meanwhile: the table decides, and it is read again, once.
+            self._roll_back(cursor.connection)
+            return self._write(cursor, batch)
         except BaseException as error:
             self._undo(cursor.connection, error)
             raise
+
+    def _write(self, cursor: sqlite3.Cursor, batch: Sequence[Operation]) -> list[Outcome]:
+        posting = self._posting(cursor)
+        cursor.execute("BEGIN IMMEDIATE")
+        if not batch:
+            cursor.execute("UPDATE runs SET alive_ms = ? WHERE run_id = ?", (now_ms(), self._run_id))
+        posting.expect(batch)
+        outcomes: list[Outcome] = []
+        for op in batch:
+            if isinstance(op, Hold):
+                outcomes.append(posting.hold(op))
+            elif isinstance(op, Settle):
+                outcomes.append(posting.settle(op))
+            elif isinstance(op, Progress):
+                outcomes.append(posting.progress(op))
+            else:
+                posting.flush()
+                self._purses.clear()
+                outcomes.append(self._administer(op, Administration(cursor.connection, posting)))
+        self._commit(cursor, posting)
         self._wal_pages += 8 + len(batch) // 2  # one or two of each table and index; as measured
         return outcomes
 
@@ -302,7 +303,6 @@ class SqliteStore:
 
     def _undo(self, connection: sqlite3.Connection, error: BaseException) -> None:
         """Roll back. StoreBusy or StoreBroken if it is an error of SQLite, and then nothing happened; else returns."""
-        self._purses.clear()
         self._roll_back(connection)
         if isinstance(error, sqlite3.Error):
             code = getattr(error, "sqlite_errorcode", 0)
@@ -317,6 +317,7 @@ class SqliteStore:
         self._note_due_seq = seq + NOTE_EVERY
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
+        self._purses.clear()
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
