@@ -20,8 +20,8 @@ from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, 
 class Settler(Protocol):
     """What of the writer is needed here."""
 
-    def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
-        """Queue a settlement; the future ends when it is durable."""
+    def settle(self, op: Settle, landed: "Callable[[Settled | AlreadySettled | None], None]") -> None:
+        """Queue a settlement; `landed` is told when it is durable, or None if that will not be."""
 
     def progress(self, op: Progress) -> None:
         """Remember what would be charged if this process died now."""
@@ -36,8 +36,9 @@ class Reservation:
 
     __slots__ = (
         "_commits",
-        "_future",
+        "_failure",
         "_held_at",
+        "_landed",
         "_last",
         "_loop",
         "_on_settled",
@@ -69,7 +70,8 @@ class Reservation:
         self._commits = commits
         self._on_settled = on_settled
         self._last: Usage | None = None
-        self._future: asyncio.Future[Settled | AlreadySettled] | None = None
+        self._landed = False  # the ledger has told what became of the settlement
+        self._failure: NexusError | None = None
         self._told: Callable[[NexusError | None], None] | None = None
         self.hold = hold
         self.price = price
@@ -112,8 +114,7 @@ class Reservation:
             " ".join(flags),
             ESTIMATOR_VERSION if usage_source is UsageSource.ESTIMATED else None,
         )
-        self._future = future = self._writer.settle(operation)
-        future.add_done_callback(self._landed)
+        self._writer.settle(operation, self._land)
         return verdict
 
     def when_durable(self, told: Callable[[NexusError | None], None]) -> None:
@@ -122,23 +123,22 @@ class Reservation:
         `late` tells then that the deadline passed first; the ledger goes on trying. With LedgerUnavailable if it has
         given up: then the process is ending, and the next start recovers the hold.
         """
-        future = self._future
-        assert future is not None
-        if future.done():
-            told(self._failure(future))
+        if self._landed:
+            told(self._failure)
         else:
             self._told = told
             self._commits.enter(self, self._loop.time())
 
-    def _landed(self, future: "asyncio.Future[Settled | AlreadySettled]") -> None:
-        failure = self._failure(future)
-        if failure is None:
-            outcome = future.result()
+    def _land(self, outcome: Settled | AlreadySettled | None) -> None:
+        self._landed = True
+        if outcome is None:
+            self._failure = LedgerUnavailable("The ledger cannot commit.")
+        else:
             if isinstance(outcome, Settled):
                 self.settled = outcome
             self._on_settled(self, outcome)
         self._commits.leave(self)
-        self._tell(failure)
+        self._tell(self._failure)
 
     def overdue(self) -> None:
         """The commit deadline has passed."""
@@ -149,8 +149,3 @@ class Reservation:
         told, self._told = self._told, None
         if told is not None:
             told(failure)
-
-    @staticmethod
-    def _failure(future: "asyncio.Future[Settled | AlreadySettled]") -> NexusError | None:
-        broken = future.cancelled() or future.exception() is not None
-        return LedgerUnavailable("The ledger cannot commit.") if broken else None

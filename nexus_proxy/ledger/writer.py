@@ -53,14 +53,23 @@ RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
 STOP_TIMEOUT_S: Final = 5.0  # how long a stop waits for a store that is busy; what is left is recovered at next start
 
 
+Landed = Callable[["Settled | AlreadySettled | None"], None]
+
+
 class _Item:
-    """An operation on its way. `abandoned` is set by the loop and read by the thread: nobody waits any more."""
+    """An operation on its way. `abandoned` is set by the loop and read by the thread: nobody waits any more.
 
-    __slots__ = ("abandoned", "future", "op")
+    Who waits has a `future`, or is told by `landed`; of progress nobody wants to know.
+    """
 
-    def __init__(self, op: Operation, future: "asyncio.Future[Outcome] | None") -> None:
+    __slots__ = ("abandoned", "future", "landed", "op")
+
+    def __init__(
+        self, op: Operation, future: "asyncio.Future[Outcome] | None" = None, landed: Landed | None = None
+    ) -> None:
         self.op = op
         self.future = future
+        self.landed = landed
         self.abandoned = False
 
     def overdue(self) -> None:
@@ -154,42 +163,42 @@ class Writer:
         """Return when the hold is durable, or refused. LedgerUnavailable if it could not be had in time."""
         return cast("Coroutine[Any, Any, Held | Short | Suspended]", self.run(op))
 
-    def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
-        """Queue a settlement; the future ends when it is durable, which may be late but is never given up."""
-        item = self._put(op)
-        assert item.future is not None
-        return cast("asyncio.Future[Settled | AlreadySettled]", item.future)
+    def settle(self, op: Settle, landed: Landed) -> None:
+        """Queue a settlement. `landed` is told when it is durable, which may be late but is never given up.
+
+        With None if the writer ends before: then the next start does it.
+        """
+        self._put(_Item(op, None, landed))
 
     def progress(self, op: Progress) -> None:
         """Journal with the next batch what would be charged if this process died; only a request's newest counts."""
         if self._accepting:
-            self._progress.append(_Item(op, None))
+            self._progress.append(_Item(op))
             if self._progress_timer is None:
                 self._progress_timer = self._loop.call_later(RIDE_S, self._progress_is_due)
 
     async def run(self, op: Operation) -> Outcome:
         """Apply one operation. LedgerUnavailable after the commit timeout: then it was withdrawn, if not yet begun."""
-        item = self._put(op)
-        assert item.future is not None
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        item = _Item(op, future)
+        self._put(item)
         self._waiting.enter(item, self._loop.time())
         try:
-            return await item.future
+            return await future
         except asyncio.CancelledError:
             item.abandoned = True
-            if item.future.done() and not item.future.cancelled() and item.future.exception() is None:
-                self._withdraw(op, item.future.result())  # it was ours before we could be told
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._withdraw(op, future.result())  # it was ours before we could be told
             raise
         finally:
             self._waiting.leave(item)
 
-    def _put(self, op: Operation) -> _Item:
-        item = _Item(op, self._loop.create_future())
+    def _put(self, item: _Item) -> None:
         if self._accepting:
             self._unsettled += 1
             self._gather(item)
         else:
-            _fail(item)
-        return item
+            self._fail(item)
 
     def _gather(self, item: _Item) -> None:
         self._gathered.append(item)
@@ -232,19 +241,27 @@ class Writer:
         """Tell who waits; take back what nobody waits for."""
         self.batches += 1
         self.operations += len(outcomes)
-        for index, item in enumerate(items):  # progress follows the items in `outcomes`; nobody waits for it
-            future = item.future
-            if future is None:
+        for index, item in enumerate(items):  # progress follows the items in `outcomes`
+            outcome, future, landed = outcomes[index], item.future, item.landed
+            if landed is not None:
+                self._land(landed, cast("Settled | AlreadySettled", outcome))
+            elif future is None:
                 continue
-            if future.done():
-                self._withdraw(item.op, outcomes[index])
+            elif future.done():
+                self._withdraw(item.op, outcome)
             else:
-                future.set_result(outcomes[index])
+                future.set_result(outcome)
         if len(items) > 1:
             self._company_until = self._loop.time() + COMPANY_S
         self._forget(len(items), done)
         if self.observe is not None:
             self.observe(len(outcomes), commit_s)
+
+    def _land(self, landed: Landed, outcome: "Settled | AlreadySettled | None") -> None:
+        try:
+            landed(outcome)
+        except Exception as fault:  # noqa: BLE001 - of one request; the others of its batch wait to be told
+            self._loop.call_exception_handler({"message": "a settlement was not taken note of", "exception": fault})
 
     def _withdraw(self, op: Operation, outcome: Outcome) -> None:
         if not isinstance(op, Hold):
@@ -263,7 +280,8 @@ class Writer:
                     status=499,
                     closed_ms=now_ms(),
                     flags="withdrawn",
-                )
+                ),
+                _nobody,
             )
 
     def _forget(self, count: int, done: bool) -> None:
@@ -287,9 +305,15 @@ class Writer:
         while not self._queue.empty():
             items += self._queue.get() or ()
         for item in items:
-            _fail(item)
+            self._fail(item)
         self._unsettled = 0
         self._rest()
+
+    def _fail(self, item: _Item) -> None:
+        if item.landed is not None:
+            self._loop.call_soon(self._land, item.landed, None)
+        elif item.future is not None and not item.future.done():
+            item.future.set_exception(_unavailable())
 
     # --- the thread -----------------------------------------------------------------------------------------------
 
@@ -404,7 +428,5 @@ def _unavailable() -> LedgerUnavailable:
     return LedgerUnavailable("The ledger cannot commit at the moment.", retry_after_ns=RETRY_AFTER_NS)
 
 
-def _fail(item: _Item) -> None:
-    if item.future is not None and not item.future.done():
-        item.future.set_exception(_unavailable())
-        item.future.exception()  # a settlement's future may have nobody who looks at it
+def _nobody(_outcome: "Settled | AlreadySettled | None") -> None:
+    """Nobody waits for the end of a hold that nobody waited for."""

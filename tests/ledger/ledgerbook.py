@@ -1,5 +1,6 @@
 """A small ledger to test on: two prices, three plans, and short ways to say an operation."""
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AccountRow,
+    AlreadySettled,
     CreateAccount,
     CreateKey,
     DeclarePlans,
@@ -21,9 +23,11 @@ from nexus_proxy.ledger.protocol import (
     Operation,
     Outcome,
     Settle,
+    Settled,
     TopUp,
 )
 from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.writer import Writer
 
 T0 = 1_760_000_000_123  # 2025-10-09T08:53:20.123Z
 
@@ -86,6 +90,13 @@ def settle(request_id: str, usage: Usage, price: Price = DEAR, *, at_ms: int = T
 def void(request_id: str) -> Settle:
     """Return the settlement that charges nothing."""
     return Settle(request_id, EndState.UPSTREAM_ERROR, UsageSource.NONE, None, 0, 0, 502, T0 + 1500)
+
+
+def settled(writer: Writer, op: Settle) -> "asyncio.Future[Settled | AlreadySettled | None]":
+    """Queue a settlement, and return what becomes of it."""
+    future: asyncio.Future[Settled | AlreadySettled | None] = asyncio.get_running_loop().create_future()
+    writer.settle(op, future.set_result)
+    return future
 
 
 class Book:

@@ -19,7 +19,7 @@ from tests.ledger.ledgerbook import T0, opened
 WORKER = """
 import asyncio, sys
 from pathlib import Path
-from tests.ledger.ledgerbook import T0, hold, settle
+from tests.ledger.ledgerbook import T0, hold, settle, settled
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.ledger.protocol import Held, Progress, Settled, TopUp
 from nexus_proxy.ledger.sqlite import SqliteStore
@@ -33,7 +33,7 @@ async def one(writer, number):
         outcome = await writer.hold(hold(account_id, key_id, 1_000_000, request_id))
         assert isinstance(outcome, Held), outcome
         writer.progress(Progress(request_id, Usage(10, step % 7)))
-        outcome = await writer.settle(settle(request_id, Usage(10, step % 9)))
+        outcome = await settled(writer, settle(request_id, Usage(10, step % 9)))
         assert isinstance(outcome, Settled), outcome
         print(request_id, flush=True)
         await writer.run(TopUp("acme", outcome.charged_nano, T0, f"top-{request_id}"))

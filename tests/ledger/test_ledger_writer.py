@@ -41,7 +41,7 @@ from nexus_proxy.ledger.spool import BALLAST_BYTES, FIELDS, Spool
 from nexus_proxy.ledger.sqlite import LOOK_EVERY_S, SqliteStore
 from nexus_proxy.ledger.verify import verify
 from nexus_proxy.ledger.writer import Writer
-from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, void
+from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, settled, void
 from tests.rig.compiled import from_source
 
 USAGE = Usage(prompt=120, completion=30, cached=20)
@@ -126,9 +126,9 @@ async def test_a_hold_and_its_settlement_are_durable_when_they_return(tmp_path: 
         assert d.writer.writable
         assert await d.writer.hold(d.op(10_000_000, "r1")) == Held()
         assert (await d.account()).held_nano == 10_000_000
-        assert await d.writer.settle(settle("r1", USAGE)) == Settled(d.account_id, CHARGE, 0)
+        assert await settled(d.writer, settle("r1", USAGE)) == Settled(d.account_id, CHARGE, 0)
         assert (await d.account()).balance_nano == NANO - CHARGE
-        assert await d.writer.settle(settle("r1", USAGE)) == AlreadySettled()
+        assert await settled(d.writer, settle("r1", USAGE)) == AlreadySettled()
         assert await d.writer.hold(d.op(2 * NANO)) == Short(2 * NANO, NANO - CHARGE, NANO - CHARGE)
     assert not d.writer.writable
 
@@ -186,7 +186,7 @@ async def test_a_lone_operation_waits_for_nobody(tmp_path: Path, monkeypatch: py
     async with desk(tmp_path) as d, asyncio.timeout(5):
         for step in range(5):
             await d.writer.hold(d.op(1, f"r{step}"))
-            await d.writer.settle(settle(f"r{step}", Usage(0, 0)))
+            await settled(d.writer, settle(f"r{step}", Usage(0, 0)))
         assert [len(batch) for batch in d.store.batches] == [1] * 10
 
 
@@ -293,7 +293,7 @@ async def test_d10_a_locked_ledger_refuses_holds_in_time_and_settles_later(tmp_p
         await d.writer.hold(d.op(10_000_000, "r1"))
         other = sqlite3.connect(d.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        settled = d.writer.settle(settle("r1", USAGE))
+        ending = settled(d.writer, settle("r1", USAGE))
         d.writer.progress(Progress("r0", USAGE))
         began = asyncio.get_running_loop().time()
         refusals = await asyncio.gather(
@@ -302,11 +302,11 @@ async def test_d10_a_locked_ledger_refuses_holds_in_time_and_settles_later(tmp_p
         assert asyncio.get_running_loop().time() - began < 1.0
         assert all(isinstance(refusal, LedgerUnavailable) for refusal in refusals)
         assert not d.writer.writable
-        assert not settled.done()
+        assert not ending.done()
         await d.until(lambda: len(d.store.batches[-1]) == 2)  # the settlement and the progress; the rest is withdrawn
         other.execute("COMMIT")
         other.close()
-        assert await asyncio.wait_for(settled, 5) == Settled(d.account_id, CHARGE, 0)
+        assert await asyncio.wait_for(ending, 5) == Settled(d.account_id, CHARGE, 0)
         account = await d.account()
         assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
         await d.until(lambda: d.writer.writable)
@@ -359,9 +359,9 @@ async def test_only_the_newest_progress_of_a_request_is_written(tmp_path: Path) 
         for output in range(10):
             d.writer.progress(Progress("r1", Usage(10, output)))
         d.writer.progress(Progress("r2", Usage(10, 1)))
-        settled = d.writer.settle(settle("r2", USAGE))
+        ending = settled(d.writer, settle("r2", USAGE))
         d.store.gate.set()
-        await asyncio.gather(waiting, settled)
+        await asyncio.gather(waiting, ending)
         written = [op for batch in d.store.batches for op in batch if isinstance(op, Progress)]
         assert written == [Progress("r1", Usage(10, 9))]
 
@@ -373,17 +373,18 @@ async def test_d9_d24_a_broken_store_is_told_once_and_fails_everybody(tmp_path: 
         taken = asyncio.ensure_future(d.writer.hold(d.op(1)))
         await d.until(d.store.began.is_set)
         queued = asyncio.ensure_future(d.writer.hold(d.op(1)))
-        settled = d.writer.settle(settle("r1", USAGE))
+        ending = settled(d.writer, settle("r1", USAGE))
         await asyncio.sleep(0)
         d.store.fault = fault
         d.store.gate.set()
-        outcomes = await asyncio.gather(taken, queued, settled, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 3
+        outcomes = await asyncio.gather(taken, queued, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [LedgerUnavailable] * 2
+        assert await ending is None
         assert d.broken == [fault]
         assert not d.writer.writable
         with pytest.raises(LedgerUnavailable):
             await d.writer.hold(d.op(1))
-        assert d.writer.settle(settle("r1", USAGE)).exception() is not None
+        assert await settled(d.writer, settle("r1", USAGE)) is None
         d.writer.progress(Progress("r1", USAGE))
 
 
@@ -391,9 +392,9 @@ async def test_stop_commits_what_is_queued(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         holds = [asyncio.ensure_future(d.writer.hold(d.op(1000, f"r{i}"))) for i in range(700)]
         await asyncio.gather(*holds)
-        settled = [d.writer.settle(settle(f"r{i}", Usage(0, 0))) for i in range(700)]
+        endings = [settled(d.writer, settle(f"r{i}", Usage(0, 0))) for i in range(700)]
         await d.writer.stop()
-        assert all(future.result() == Settled(d.account_id, 0, 0) for future in settled)
+        assert all(future.result() == Settled(d.account_id, 0, 0) for future in endings)
         await d.writer.stop()
 
 
@@ -403,11 +404,11 @@ async def test_a_stop_does_not_wait_for_ever_for_a_busy_store(tmp_path: Path, mo
         await d.writer.hold(d.op(1000, "r1"))
         other = sqlite3.connect(d.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        settled = d.writer.settle(settle("r1", USAGE))
+        ending = settled(d.writer, settle("r1", USAGE))
         d.writer.progress(Progress("r1", USAGE))
         await d.writer.stop()
         other.close()
-        assert isinstance(settled.exception(), LedgerUnavailable)
+        assert await ending is None
         assert d.broken == []
         assert d.writer.spooled == 1
         assert (await d.account()).held_nano == 1000  # for the next start
@@ -422,8 +423,8 @@ async def test_d10_d17_what_a_stop_could_not_commit_is_posted_by_the_next_start(
             await d.writer.hold(d.op(10_000_000, request_id))
         other = sqlite3.connect(d.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        d.writer.settle(settle("r1", USAGE))
-        d.writer.settle(void("r2"))
+        settled(d.writer, settle("r1", USAGE))
+        settled(d.writer, void("r2"))
         await d.writer.stop()
         other.close()
         spool = d.path.with_name("nexus.db.spool")
@@ -450,7 +451,7 @@ async def test_what_can_wait_is_done_after_the_outcomes_were_handed_back(tmp_pat
         assert await asyncio.wait_for(asyncio.gather(*later), 5) == [Held()] * len(later)
         await d.until(lambda: d.store.rested[-1] is False)
         assert True in d.store.rested  # one operation was left over from the first of its batches
-        await d.writer.settle(void("r1"))
+        await settled(d.writer, void("r1"))
 
 
 def test_a_spooled_settlement_says_all_that_it_said(tmp_path: Path) -> None:
@@ -510,8 +511,8 @@ async def test_d9_what_was_queued_when_the_store_broke_is_spooled(tmp_path: Path
     async with desk(tmp_path) as d:
         await d.writer.hold(d.op(10_000_000, "r1"))
         d.store.fault = StoreBroken("EIO")
-        settled = d.writer.settle(settle("r1", USAGE))
-        await asyncio.wait((settled,))
+        ending = settled(d.writer, settle("r1", USAGE))
+        assert await ending is None
         await d.until(lambda: bool(d.broken))
         assert [op.request_id for op in Spool(d.path).read()] == ["r1"]
 
@@ -577,15 +578,18 @@ async def test_d14_a_start_on_a_ledger_in_use_fails_with_its_reason(tmp_path: Pa
         assert d.broken == []
 
 
-async def test_a_settlement_future_that_was_cancelled_is_settled_all_the_same(tmp_path: Path) -> None:
+async def test_whoever_fails_to_take_note_of_its_settlement_keeps_nobody_from_hearing_of_theirs(tmp_path: Path) -> None:
+    def fail(_: Settled | AlreadySettled | None) -> None:
+        raise fault
+
+    fault, faults = RuntimeError("a bug"), []
     async with desk(tmp_path) as d:
-        await d.writer.hold(d.op(10_000_000, "r1"))
-        d.store.gate.clear()
-        future = d.writer.settle(settle("r1", USAGE))
-        future.cancel()
-        d.store.gate.set()
-        await d.until(lambda: d.writer.queued == 0)
-        assert (await d.account()).balance_nano == NANO - CHARGE
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+        await asyncio.gather(*(d.writer.hold(d.op(10_000_000, request_id)) for request_id in ("r1", "r2")))
+        d.writer.settle(settle("r1", USAGE), fail)
+        assert await settled(d.writer, settle("r2", USAGE)) == Settled(d.account_id, CHARGE, 0)
+        assert faults == [fault]
+        assert (await d.account()).balance_nano == NANO - 2 * CHARGE
 
 
 async def test_d7_a_full_disk_has_room_left_for_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

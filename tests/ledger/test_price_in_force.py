@@ -1,7 +1,7 @@
 """The price of a request is the one in force when its hold was made, whatever is declared or begins before it ends."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,10 @@ class Writer:
     def __init__(self, book: Book) -> None:
         self.book = book
 
-    def settle(self, op: Settle) -> "asyncio.Future[Settled | AlreadySettled]":
+    def settle(self, op: Settle, landed: Callable[[Settled | AlreadySettled | None], None]) -> None:
         (outcome,) = self.book.run(op)
-        assert isinstance(outcome, Settled)
-        future: asyncio.Future[Settled | AlreadySettled] = asyncio.get_running_loop().create_future()
-        future.set_result(outcome)
-        return future
+        assert isinstance(outcome, Settled | AlreadySettled)
+        landed(outcome)
 
     def progress(self, op: Progress) -> None:
         self.book.run(op)
