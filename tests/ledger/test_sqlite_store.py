@@ -599,3 +599,24 @@ def test_open_holds_are_looked_for_behind_the_last_note_only(tmp_path: Path) -> 
             plan = [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)]
             assert any("SEARCH h USING INTEGER PRIMARY KEY (rowid>?)" in step for step in plan), plan
     connection.close()
+
+
+@pytest.mark.parametrize("name", ["nexus.db", "nexus.db-wal", "nexus.db.lock"])
+def test_d13_the_files_are_looked_at_now_and_then_and_each_time_while_one_is_gone(
+    book: Book, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(sqlite, "LOOK_EVERY_S", 3600.0)
+    ids = book.customer("acme", NANO)
+    book.store._look_at = 0.0
+    assert book.run(hold(*ids, 1)) == [Held()]
+    (tmp_path / name).rename(tmp_path / "elsewhere")
+    assert book.run(hold(*ids, 1)) == [Held()]  # it has just looked
+    book.store._look_at = 0.0
+    for _ in range(2):
+        with pytest.raises(StoreBusy, match="no longer the one that was opened"):
+            book.run(hold(*ids, 1))
+    with pytest.raises(StoreBusy):
+        book.store.recover(T0)
+    (tmp_path / "elsewhere").rename(tmp_path / name)
+    assert book.run(hold(*ids, 1)) == [Held()]
+    assert book.balance(ids[0]) == (NANO, 3)
