@@ -168,15 +168,20 @@ def test_e17_more_money_by_hand_counts_from_the_next_look(book: Book, seen: bool
     assert book.run(hold(account_id, key_id, 10)) == [expected]
 
 
-def reads(book: Book, *batch: Operation) -> int:
-    """Apply a batch and count how often it read accounts."""
+def traced(book: Book, *batch: Operation) -> list[str]:
+    """Apply a batch, which may fail, and return its statements."""
     statements: list[str] = []
     assert book.store._connection is not None
     book.store._connection.set_trace_callback(statements.append)
     with suppress(StoreBroken):
         book.run(*batch)
     book.store._connection.set_trace_callback(None)
-    return sum(text.startswith("SELECT account_id, balance_nano") for text in statements)
+    return statements
+
+
+def reads(book: Book, *batch: Operation) -> int:
+    """Apply a batch and count how often it read accounts."""
+    return sum(text.startswith("SELECT account_id, balance_nano") for text in traced(book, *batch))
 
 
 def test_an_account_is_read_once_and_again_where_it_may_have_changed(book: Book) -> None:
@@ -190,6 +195,28 @@ def test_an_account_is_read_once_and_again_where_it_may_have_changed(book: Book)
     assert reads(book, hold(*one, 10, "r5")) == 1
     assert book.balance(one[0]) == (NANO + 5 - 2 * CHARGE, 20)
     assert verify(book.path) == []
+
+
+def test_just_what_was_refused_by_what_was_known_is_tried_again(book: Book) -> None:
+    one = book.customer("acme", NANO)
+    twice = [hold(*one, 10, "r1")] * 2
+    assert traced(book, *twice).count("BEGIN IMMEDIATE") == 1  # nothing was known
+    book.run(hold(*one, 10))
+    assert traced(book, *twice).count("BEGIN IMMEDIATE") == 2
+    book.run(hold(*one, 10))
+    other = sqlite3.connect(book.path)
+    other.execute("ALTER TABLE holds RENAME TO gone")
+    other.close()
+    book.store._look_at = math.inf  # so that accounts stay known
+    assert traced(book, hold(*one, 10)).count("BEGIN IMMEDIATE") == 1
+
+
+def test_what_a_batch_had_decided_before_it_met_a_bug_is_forgotten(book: Book) -> None:
+    one = book.customer("acme", NANO)
+    book.run(hold(*one, 1))
+    with pytest.raises(AssertionError):
+        book.run(hold(*one, NANO - 1), hold(*one, -1))
+    assert book.run(hold(*one, NANO - 1)) == [Held()]
 
 
 def test_not_more_accounts_are_known_than_the_bound(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
