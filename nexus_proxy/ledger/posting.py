@@ -1,10 +1,11 @@
 """One transaction's worth of money moving: holds, progress, settlements, entries.
 
-Strategy: an account's row is read once and then known: nobody else writes. Holds and settlements are decided against it
-exactly and in their order. What they come to is gathered here and written by few statements, each of them for all
-rows. The database has the last word all the same: its CHECK refuses a balance that does not carry its holds, its key a
-second settlement of one hold. What outlives the transaction is `tail`, what was opened and closed, and the accounts
-that are known: the caller takes over the former after its COMMIT, and forgets the latter if there is none.
+Strategy: an account's row is read once and then known, from one transaction to the next: nobody else writes. Holds and
+settlements are decided against it exactly and in their order. What they come to is gathered here and written by few
+statements, each of them for all rows. The database has the last word all the same: its CHECK refuses a balance that
+does not carry its holds, its key a second settlement of one hold. Three things outlive the transaction. `tail`, and
+what was opened and closed, the caller takes over after its COMMIT. The accounts it lends, and they are changed at once:
+it forgets them if the transaction is undone.
 """
 
 import sqlite3
@@ -117,7 +118,7 @@ class Tail:
 
 
 class Purse:
-    """An account as this transaction has it so far, and as the table has it."""
+    """An account as this transaction has it so far, and as its row has it (`read_`: there, or written there since)."""
 
     __slots__ = (
         "balance_nano", "entry_ms", "held_nano", "overdraft_nano", "read_balance_nano", "read_held_nano", "suspended"
@@ -128,14 +129,14 @@ class Purse:
         self.held_nano = self.read_held_nano = held_nano
         self.overdraft_nano = overdraft_nano
         self.suspended = suspended
-        self.entry_ms = 0
+        self.entry_ms = 0  # of the last charge since it was read
 
 
 class Posting:
     """The operations of one open transaction.
 
-    `known` has holds that are open and `purses` accounts as the tables have them, not necessarily all of them;
-    `currencies` the cost currency of every price version.
+    `known` has holds that are open and `purses` accounts as the tables have them, neither of them necessarily all; of
+    the two it is `purses` that is changed here. `currencies` has the cost currency of every price version.
     """
 
     def __init__(
@@ -155,7 +156,7 @@ class Posting:
         self._known = known
         self._currencies = currencies
         self._purses = purses
-        self._moved: dict[int, Purse] = {}  # those that this transaction asked for
+        self._moved: dict[int, Purse] = {}  # those that may differ from the table until the next `flush`
         self._opened: list[Any] = []  # this and the next: values that wait for their statement, row after row
         self._closed: list[Any] = []
         self._complete: list[Any] = []
@@ -327,7 +328,7 @@ class Posting:
             more_held_nano = purse.held_nano - purse.read_held_nano
             if paid_nano or more_held_nano:
                 values += (paid_nano, more_held_nano, purse.entry_ms, account_id)
-                purse.read_balance_nano, purse.read_held_nano, purse.entry_ms = purse.balance_nano, purse.held_nano, 0
+                purse.read_balance_nano, purse.read_held_nano = purse.balance_nano, purse.held_nano
         for account_id, change_nano in self._internal.items():
             values += (-change_nano, 0, self._internal_ms, account_id)
         self._moved.clear()

@@ -2,9 +2,10 @@
 
 Strategy: one read-write connection in one process, behind an exclusive lock file; one transaction a batch, in WAL mode
 with `synchronous=FULL`, so that what `apply` has returned survives a power loss. What the WAL has is moved into the
-file between two batches, when nobody waits if that can be: it takes some times as long as a commit. Errors of SQLite
-are mapped here and only here: the ones that pass (locked, disk full) from the ones after which nothing can be relied
-on.
+file between two batches, when nobody waits if that can be: it takes some times as long as a commit. As nobody else
+writes, accounts are kept between batches; that this is so, and that the files are still there, is looked at now and
+then. Errors of SQLite are mapped here and only here: the ones that pass (locked, disk full) from the ones after which
+nothing can be relied on.
 """
 
 import os
@@ -56,8 +57,8 @@ BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops mean
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
-LOOK_EVERY_S: Final = 0.02  # whether its files are still there; a second server would take longer to start
-PURSES_MAX: Final = 65536  # accounts that are known without being read again
+LOOK_EVERY_S: Final = 0.02  # from one look at the files to the next; a second server would take longer to start
+PURSES_MAX: Final = 65536  # accounts that are kept; with more, all are forgotten, and read again as they come
 WAL_PAGES_IDLE: Final = 512  # written about, after which an idle store moves them into the file: 2 MiB, in 1 ms
 WAL_PAGES_BUSY: Final = 4096  # and a busy one: more of them are then written once for many
 WAL_PAGES_MAX: Final = 16384  # in the WAL, after which SQLite does it by itself in a COMMIT: if nobody calls `tidy`
@@ -87,9 +88,9 @@ class SqliteStore:
         self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
         self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
-        self._purses: dict[int, Purse] = {}  # accounts as the file has them, which nobody else changes
-        self._look_at = 0.0  # the monotonic time
-        self._data_version = 0  # changes when somebody else does write
+        self._purses: dict[int, Purse] = {}  # accounts as the file has them: nobody else changes it
+        self._look_at = 0.0  # the monotonic time: not before that again
+        self._data_version = 0  # SQLite's, which changes when somebody else has written all the same
 
     def open(self) -> None:
         """Open or create, migrate, take the run id. LedgerError if that cannot be."""
@@ -267,10 +268,10 @@ class SqliteStore:
         return self._cursor
 
     def _look(self, cursor: sqlite3.Cursor) -> None:
-        """Look, now and then, whether all is as it was left. StoreBusy if the files are no longer those of that name.
+        """Look, now and then, whether others have touched the files. StoreBusy if one was moved, removed or replaced.
 
-        SQLite would go on writing into a file that was moved or removed, and a second server could take its place. And
-        whoever edits the tables by hand under a running server is seen, though nobody should.
+        SQLite would go on writing into a file that was moved or removed, and a second server could take its place.
+        Nobody should edit the tables by hand under a running server; whoever does is noticed, and accounts read again.
         """
         now = time.monotonic()
         if now < self._look_at:

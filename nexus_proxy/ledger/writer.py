@@ -1,11 +1,11 @@
 """The one writer of the ledger: a thread that commits whatever has queued up, and only then tells who waits.
 
-Strategy: the event loop gathers operations and hands them over in lists; the thread takes the lists
-that are there, applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a
-batch is being committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more
-than an operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits
-while turns of the loop bring more, within a bound; a lone one does not. Turns, not a time: they are short while little
-goes on, and then nobody is kept waiting. Progress hurries nobody: it goes with the next list, or soon.
+Strategy: the event loop gathers operations and hands them over in lists; the thread takes the lists that are there,
+applies them as one durable transaction, and hands all outcomes back in one call into the loop. While a batch is being
+committed the next one gathers, so durability costs one disk flush a batch. Waking the thread costs more than an
+operation (both want the interpreter's lock), and a batch as much as ten, so in company an operation waits while turns
+of the loop bring more, within a bound; a lone one does not. Turns, not a time: they are short while little goes on, and
+then nobody is kept waiting. Progress hurries nobody: it goes with the next list, or soon.
 
 A waiter that gave up or left has not been charged: its operation is dropped if the thread has not taken it yet; a hold
 that was taken all the same is voided as soon as its outcome comes back. Settlements are never dropped: while the store
@@ -104,7 +104,7 @@ class Writer:
         self._gathered: list[_Item] = []  # not handed over yet
         self._progress: list[_Item] = []  # nor these, which wait for nothing but a batch to go with
         self._progress_timer: asyncio.TimerHandle | None = None
-        self._armed = False  # they will be, at the end of this turn or in a moment
+        self._armed = False  # they will be, at the end of this turn or a few later
         self._handed = False  # the thread has a list
         self._seen = 0  # how many were gathered a turn of the loop ago
         self._quiet = 0  # turns that brought none

@@ -109,9 +109,8 @@ def show(samples: Sequence[Sample], console: Console) -> None:
         for (system, other), texts in compared.items():
             console.print(f" {system} / {other}: {', '.join(texts)}", highlight=False)
         console.print()
-    console.print(
-        "Medians of the rounds, ± half of the way from the least to the most. 'added' is to the time without a proxy."
-    )
+    console.print("Medians of the rounds, ± half of the way from the least to the most.")
+    console.print("'added' is what a proxy adds to the time without any.")
     console.print(
         "'running' is while all streams were open and none was over. CPU µs/stream is the rest: to open and end one."
     )

@@ -96,14 +96,17 @@ async def _json(connections: int, system: System, setting: Setting) -> Figures:
 
 
 async def _half(system: System, setting: Setting) -> Figures:
-    """As many requests as half of what the system has just managed, and then as many without it."""
+    """Half as many requests a second as the system has just managed; and then as many without it, to tell what it adds.
+
+    Where all systems are asked the same, `rounds` tells that; here each has a rate of its own.
+    """
     requests = system.requests(question(MODEL))
     full = await closed_load(system.port, requests, system.right, connections=32, seconds=setting.seconds / 2)
     _take(system, full)
     used = _Used(system)
     half = await _as_many(system, full.rate / 2, setting)
     spent = used.per("request", max(half.requests, 1), half.seconds)
-    direct = Direct(system.place)
+    direct = Direct(system.place)  # of its own: the run's may not take part
     await direct.start()
     alone = await _as_many(direct, full.rate / 2, setting)
     times, added = {}, {}
