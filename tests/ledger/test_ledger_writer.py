@@ -209,6 +209,27 @@ async def test_in_company_a_batch_waits_while_more_come(
         assert len(d.store.batches) == batches
 
 
+async def test_in_company_what_came_during_a_commit_waits_while_more_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nexus_proxy.ledger.writer.COMPANY_S", 60.0)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.GATHER_MAX_S", 60.0)
+    monkeypatch.setattr("nexus_proxy.ledger.writer.QUIET_TURNS", 10)
+    async with desk(tmp_path) as d, asyncio.timeout(5):
+        d.store.gate.clear()
+        first = [asyncio.ensure_future(d.writer.hold(d.op(1))) for _ in range(2)]
+        await d.until(d.store.began.is_set)
+        coming = [asyncio.ensure_future(d.writer.hold(d.op(1)))]
+        await asyncio.sleep(0)
+        d.store.gate.set()
+        await asyncio.gather(*first)
+        for _ in range(5):
+            coming.append(asyncio.ensure_future(d.writer.hold(d.op(1))))
+            await asyncio.sleep(0)
+        await asyncio.gather(*coming)
+        assert [len(batch) for batch in d.store.batches] == [2, 6]
+
+
 async def test_a_list_whose_waiters_have_all_left_does_not_stop_the_next(tmp_path: Path) -> None:
     async with desk(tmp_path) as d:
         d.store.gate.clear()
@@ -311,6 +332,21 @@ async def test_d10_a_locked_ledger_refuses_holds_in_time_and_settles_later(tmp_p
         assert (account.balance_nano, account.held_nano) == (NANO - CHARGE, 0)
         await d.until(lambda: d.writer.writable)
         assert d.broken == []
+
+
+async def test_d10_what_comes_and_gives_up_while_the_store_is_busy_is_not_kept(tmp_path: Path) -> None:
+    async with desk(tmp_path, commit_timeout_s=0.05) as d:
+        await d.writer.hold(d.op(10_000_000, "r1"))
+        other = sqlite3.connect(d.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        settled = d.writer.settle(settle("r1", USAGE))
+        await d.until(lambda: not d.writer.writable)
+        with pytest.raises(LedgerUnavailable):
+            await d.writer.hold(d.op(1))
+        await d.until(lambda: d.writer.queued == 1)  # the settlement
+        other.execute("COMMIT")
+        other.close()
+        assert await asyncio.wait_for(settled, 5) == Settled(d.account_id, CHARGE, 0)
 
 
 async def test_d10_a_hold_that_timed_out_during_its_commit_is_voided(tmp_path: Path) -> None:

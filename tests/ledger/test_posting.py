@@ -197,6 +197,24 @@ def test_an_account_is_read_once_and_again_where_it_may_have_changed(book: Book)
     assert verify(book.path) == []
 
 
+def test_what_several_settlements_need_is_read_at_once(book: Book) -> None:
+    ids = [book.customer(f"a{number}", NANO) for number in range(3)]
+    book.run(*(hold(*both, 10, f"r{number}") for number, both in enumerate(ids)))
+    book.run(TopUp("a0", 5, T0))
+    assert reads(book, *(settle(f"r{number}", USAGE) for number in range(3))) == 1
+
+
+def test_what_one_batch_has_moved_the_next_does_not_move_again(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(*(hold(account_id, key_id, 10, f"r{number}") for number in range(3)))
+    for number in range(2):
+        book.run(settle(f"r{number}", USAGE))
+        assert book.balance(account_id) == (NANO - CHARGE * (number + 1), 10 * (2 - number))
+    book.run(hold(account_id, key_id, 7))
+    assert book.balance(account_id) == (NANO - CHARGE * 2, 17)
+    assert verify(book.path) == []
+
+
 def test_just_what_was_refused_by_what_was_known_is_tried_again(book: Book) -> None:
     one = book.customer("acme", NANO)
     twice = [hold(*one, 10, "r1")] * 2
