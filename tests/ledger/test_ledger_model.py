@@ -27,6 +27,7 @@ from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, settle, void
 
 AMOUNTS = st.integers(0, 3_000_000)
+PAID = 3_000_000  # before anything else: what is charged in one batch and again in the next is rare without
 USAGES = st.tuples(st.integers(0, 1200), st.integers(0, 200)).map(lambda counts: Usage(*counts))
 
 
@@ -52,8 +53,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "nexus.db"
         self.book = Book(self.path)
-        self.ids = [self.book.customer(name) for name in ("a", "b")]
-        self.purses = [Purse(), Purse()]
+        self.ids = [self.book.customer(name, PAID) for name in ("a", "b")]
+        self.purses = [Purse(PAID), Purse(PAID)]
         self.open: dict[str, tuple[int, int, Usage | None]] = {}  # request: account, hold, progress
         self.closed: list[str] = []
         self.paid: dict[str, tuple[int, int]] = {}
