@@ -149,7 +149,8 @@ class SqliteStore:
 
     def recover(self, now_ms: int) -> int:
         """End every hold that an earlier run left open: post its progress, void the rest. Return how many."""
-        cursor = self._usable()
+        cursor = self._cursor
+        assert cursor is not None, "the store is not open"
         posting = self._posting(cursor)
         try:
             self._look(cursor)
@@ -184,7 +185,8 @@ class SqliteStore:
 
     def apply(self, batch: Sequence[Operation]) -> list[Outcome]:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
-        cursor = self._usable()
+        cursor = self._cursor
+        assert cursor is not None, "the store is not open"
         knew = bool(self._purses)
         try:
             self._look(cursor)
@@ -262,10 +264,6 @@ class SqliteStore:
                 return outcome
             case _:
                 assert_never(op)
-
-    def _usable(self) -> sqlite3.Cursor:
-        assert self._cursor is not None, "the store is not open"
-        return self._cursor
 
     def _look(self, cursor: sqlite3.Cursor) -> None:
         """Look, now and then, whether others have touched the files. StoreBusy if one was moved, removed or replaced.
