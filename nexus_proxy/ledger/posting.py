@@ -29,7 +29,7 @@ from nexus_proxy.ledger.protocol import (
     Short,
     Suspended,
 )
-from nexus_proxy.ledger.schema import INTERNAL, OVERRUN, REVENUE
+from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
 from nexus_proxy.ledger.statements import Selection, Statement
 
 DAY_MS: Final = 86_400_000
@@ -47,7 +47,8 @@ _ACCOUNTS: Final = Selection(
 # OR ROLLBACK, here and below, spares SQLite a copy of every page that the statement touches, to undo it alone: whatever
 # is refused undoes the batch anyway.
 # Of accounts that exist, so no row is inserted: this UPDATE of many is much cheaper than one FROM a list. What is to be
-# added rides in columns that no CHECK looks at: `spent_nano` less balance, `created_ms` more held.
+# added rides in columns that no CHECK looks at: `spent_nano` less balance, `created_ms` more held. An account that was
+# removed by hand meanwhile does not come back: the name is taken.
 _MOVE: Final = Statement(
     """
 INSERT OR ROLLBACK INTO accounts (name, spent_nano, created_ms, last_entry_ms, account_id) VALUES ROWS
@@ -55,7 +56,7 @@ ON CONFLICT (account_id) DO UPDATE SET balance_nano = balance_nano - excluded.sp
     held_nano = held_nano + excluded.created_ms, spent_nano = spent_nano + iif(internal, 0, excluded.spent_nano),
     last_entry_ms = nullif(max(coalesce(last_entry_ms, 0), excluded.last_entry_ms), 0)
 """,
-    "('', ?, ?, ?, ?)",
+    f"('{INTERNAL[FUNDING]}', ?, ?, ?, ?)",
 )
 # The columns that are a Hold, in the order of its arguments.
 _HOLD: Final = (

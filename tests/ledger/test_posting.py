@@ -33,6 +33,7 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
+from nexus_proxy.ledger.schema import INTERNAL
 from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, opened, settle, void
 from tests.rig.compiled import from_source
@@ -166,6 +167,17 @@ def test_e17_more_money_by_hand_counts_from_the_next_look(book: Book, seen: bool
     book.run(hold(account_id, key_id, 10))
     by_hand(book, "balance_nano = 20", seen=seen)
     assert book.run(hold(account_id, key_id, 10)) == [expected]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_e17_an_account_that_was_removed_by_hand_does_not_come_back(book: Book, count: int) -> None:
+    ids = [book.customer(name, NANO) for name in ("acme", "other")]
+    book.run(*(hold(*both, 10, f"r{number}") for number, both in enumerate(ids)))
+    by_hand(book, "account_id = 99", seen=False)
+    with pytest.raises(KeyError):
+        book.run(*(settle(f"r{number}", USAGE) for number in range(count)))
+    assert book.one("SELECT count(*) FROM accounts") == (len(INTERNAL) + 2,)
+    assert book.run(settle("r1", USAGE)) == [Settled(ids[1][0], CHARGE, 0)]
 
 
 def traced(book: Book, *batch: Operation) -> list[str]:
