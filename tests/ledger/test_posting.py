@@ -200,6 +200,8 @@ def test_an_account_is_read_once_and_again_where_it_may_have_changed(book: Book)
     one, other = book.customer("acme", NANO), book.customer("other", NANO)
     assert reads(book, hold(*one, 10, "r1"), hold(*other, 10)) == 1
     assert reads(book, hold(*one, 10, "r2"), settle("r1", USAGE), hold(*other, 10)) == 0
+    book.store._look_at = 0.0
+    assert reads(book, hold(*one, 0)) == 0  # looked, and nobody else has written
     assert reads(book, TopUp("acme", 5, T0), hold(*one, 10, "r3")) == 1
     book.store._look_at = 0.0  # and nobody else has written
     assert reads(book, settle("r2", USAGE)) == 0
