@@ -57,7 +57,7 @@ BUSY_TIMEOUT_MS: Final = 10  # short: the writer waits by itself, and drops mean
 _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
-LOOK_EVERY_S: Final = 0.02  # from one look at the files to the next; a second server would take longer to start
+LOOK_EVERY_S: Final = 0.02  # from one look at the files to the next, while all goes well
 PURSES_MAX: Final = 65536  # accounts that are kept; with more, all are forgotten, and read again as they come
 WAL_PAGES_IDLE: Final = 512  # written about, after which an idle store moves them into the file: 2 MiB, in 1 ms
 WAL_PAGES_BUSY: Final = 4096  # and a busy one: more of them are then written once for many
@@ -195,8 +195,10 @@ class SqliteStore:
             except sqlite3.IntegrityError:
                 if not knew:
                     raise
-            # Perhaps an account was changed by hand meanwhile: the table decides, and it is read again, once.
+            # Somebody else has written meanwhile: another server, or a hand that changed an account. Then the table
+            # decides, and accounts are read again, once.
             self._roll_back(cursor.connection)
+            self._look(cursor)
             return self._write(cursor, batch)
         except BaseException as error:
             self._undo(cursor.connection, error)
@@ -317,6 +319,7 @@ class SqliteStore:
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         self._purses.clear()
+        self._look_at = 0.0  # whatever went wrong, the files may tell
         try:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

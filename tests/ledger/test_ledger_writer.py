@@ -339,14 +339,14 @@ async def test_d10_what_comes_and_gives_up_while_the_store_is_busy_is_not_kept(t
         await d.writer.hold(d.op(10_000_000, "r1"))
         other = sqlite3.connect(d.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        settled = d.writer.settle(settle("r1", USAGE))
+        ending = settled(d.writer, settle("r1", USAGE))
         await d.until(lambda: not d.writer.writable)
         with pytest.raises(LedgerUnavailable):
             await d.writer.hold(d.op(1))
         await d.until(lambda: d.writer.queued == 1)  # the settlement
         other.execute("COMMIT")
         other.close()
-        assert await asyncio.wait_for(settled, 5) == Settled(d.account_id, CHARGE, 0)
+        assert await asyncio.wait_for(ending, 5) == Settled(d.account_id, CHARGE, 0)
 
 
 async def test_d10_a_hold_that_timed_out_during_its_commit_is_voided(tmp_path: Path) -> None:

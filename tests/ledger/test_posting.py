@@ -29,6 +29,7 @@ from nexus_proxy.ledger.protocol import (
     Settled,
     Short,
     StoreBroken,
+    StoreBusy,
     Suspended,
     ToppedUp,
     TopUp,
@@ -178,6 +179,18 @@ def test_e17_an_account_that_was_removed_by_hand_does_not_come_back(book: Book, 
         book.run(*(settle(f"r{number}", USAGE) for number in range(count)))
     assert book.one("SELECT count(*) FROM accounts") == (len(INTERNAL) + 2,)
     assert book.run(settle("r1", USAGE)) == [Settled(ids[1][0], CHARGE, 0)]
+
+
+def test_d14_who_meets_the_rows_of_a_second_server_looks_whether_the_lock_is_its_own(book: Book) -> None:
+    account_id, key_id = book.customer("acme", NANO)
+    book.run(hold(account_id, key_id, 10))
+    book.store._look_at = math.inf
+    book.path.with_name("nexus.db.lock").unlink()
+    with opened(book.path) as second:
+        second.run(hold(account_id, key_id, 10))
+        with pytest.raises(StoreBusy, match="lock file"):
+            book.run(hold(account_id, key_id, 10))
+        assert second.run(hold(account_id, key_id, 10)) == [Held()]
 
 
 def traced(book: Book, *batch: Operation) -> list[str]:
