@@ -195,8 +195,8 @@ class SqliteStore:
             except sqlite3.IntegrityError:
                 if not knew:
                     raise
-            # Somebody else has written meanwhile: another server, or a hand that changed an account. Then the table
-            # decides, and accounts are read again, once.
+            # Perhaps somebody else has written meanwhile: another server, or a hand that changed an account. Then the
+            # table decides, and accounts are read again, once.
             self._roll_back(cursor.connection)
             self._look(cursor)
             return self._write(cursor, batch)
