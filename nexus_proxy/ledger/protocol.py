@@ -6,7 +6,7 @@ every request needs is a plain class, which costs a tenth of any other record wh
 Amounts are nano-units of the deployment's currency, times are milliseconds since 1970-01-01 UTC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
@@ -274,6 +274,8 @@ class ToppedUp:
 
 
 Outcome = Held | Short | Suspended | Settled | AlreadySettled | Done | Denied | AccountRow | KeyRow | ToppedUp
+# Is told what became of a settlement; None: the next start does it.
+Landed = Callable[[Settled | AlreadySettled | None], None]
 
 # --- what is read -------------------------------------------------------------------------------------------------
 

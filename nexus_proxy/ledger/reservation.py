@@ -14,13 +14,13 @@ from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, 
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerUnavailable, NexusError
-from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
+from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
 
 
 class Settler(Protocol):
     """What of the writer is needed here."""
 
-    def settle(self, op: Settle, landed: "Callable[[Settled | AlreadySettled | None], None]") -> None:
+    def settle(self, op: Settle, landed: Landed) -> None:
         """Queue a settlement; `landed` is told when it is durable, or None if that will not be."""
 
     def progress(self, op: Progress) -> None:

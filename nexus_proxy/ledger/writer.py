@@ -30,6 +30,7 @@ from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     Held,
     Hold,
+    Landed,
     Operation,
     Outcome,
     Progress,
@@ -51,9 +52,6 @@ COMPANY_S: Final = 0.02  # how long after a batch of several operations more of 
 PROBE_S: Final = 0.25  # how often an idle writer whose store was busy tries whether it still is
 RETRY_AFTER_NS: Final = 1_000_000_000  # what a client is told
 STOP_TIMEOUT_S: Final = 5.0  # how long a stop waits for a store that is busy; what is left is recovered at next start
-
-
-Landed = Callable[["Settled | AlreadySettled | None"], None]
 
 
 class _Item:

@@ -1,7 +1,7 @@
 """The price of a request is the one in force when its hold was made, whatever is declared or begins before it ends."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from nexus_proxy.core.pricing import Price, PriceVersion, Schedule, Tariff, amou
 from nexus_proxy.core.settlement import Ending, EndState
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.deadlines import Deadlines
-from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Progress, Settle, Settled
+from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.verify import verify
 from tests.ledger.ledgerbook import T0, Book, opened
@@ -45,7 +45,7 @@ class Writer:
     def __init__(self, book: Book) -> None:
         self.book = book
 
-    def settle(self, op: Settle, landed: Callable[[Settled | AlreadySettled | None], None]) -> None:
+    def settle(self, op: Settle, landed: Landed) -> None:
         (outcome,) = self.book.run(op)
         assert isinstance(outcome, Settled | AlreadySettled)
         landed(outcome)

@@ -1,7 +1,6 @@
 """The money of one request between the hold and its one settlement."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +9,7 @@ from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, Usa
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerUnavailable, NexusError
-from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Progress, Settle, Settled
+from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 
 TIERS = (Tier(None, None, Rates(1000, 1000, 1000, 1000, 1000)),)
@@ -28,9 +27,9 @@ class Writer:
         self.settled: list[Settle] = []
         self.progressed: list[Progress] = []
         self.told: list[Settled | AlreadySettled] = []
-        self.landed: Callable[[Settled | AlreadySettled | None], None]
+        self.landed: Landed
 
-    def settle(self, op: Settle, landed: Callable[[Settled | AlreadySettled | None], None]) -> None:
+    def settle(self, op: Settle, landed: Landed) -> None:
         self.settled.append(op)
         self.landed = landed
 
