@@ -22,7 +22,7 @@ from rich.console import Console
 from nexus_proxy import native
 from tests.bench import plot, report
 from tests.bench.door import Door
-from tests.bench.loaded import LoadedDoor, Size
+from tests.bench.loaded import LoadedDoor, Size, fresh_door
 from tests.bench.peers import LiteLLM, Portkey
 from tests.bench.processes import cores, pinned_here, program, raise_open_files
 from tests.bench.proxies import NGINX_BINARY, Bare, Nginx
@@ -52,12 +52,12 @@ async def run(options: Options, directory: Path, say: Callable[[str], None]) -> 
     say("starting the provider")
     async with program("tests.bench.upstream", core=load_core) as (_, upstream_port):
         with pinned_here(load_core):
-            place = Place(directory, upstream_port, measured_core)
+            place, size = Place(directory, upstream_port, measured_core), options.size
             make: dict[str, Callable[[], System]] = {
                 Direct.name: lambda: Direct(place),
                 Nginx.name: lambda: Nginx(place),
-                Door.name: lambda: Door(place),
-                LoadedDoor.name: lambda: LoadedDoor(place, options.size, say),
+                Door.name: lambda: fresh_door(place, size, say),
+                LoadedDoor.name: lambda: LoadedDoor(place, size, say),
                 Bare.name: lambda: Bare(place),
                 LiteLLM.name: lambda: LiteLLM(place, say),
                 Portkey.name: lambda: Portkey(place),
@@ -80,6 +80,9 @@ def _choose(chosen: argparse.Namespace, parser: argparse.ArgumentParser, console
             parser.error("nginx is not installed (Debian: nginx-light)")
         systems.remove(Nginx.name)
         console.print("[yellow]nginx is not installed (Debian: nginx-light): it is not measured.[/]")
+    size = Size(rows=chosen.rows, asking=chosen.asking)
+    if not 1 <= size.asking <= size.keys:
+        parser.error(f"1 to {size.keys:,} keys can ask, not {size.asking:,}")
     files = raise_open_files()
     if "memory" in scenarios and files < 2 * chosen.streams + _FILES_APART:
         parser.error(f"{files} open files are not enough for {chosen.streams} streams; see `ulimit -Hn`, or --streams")
@@ -88,7 +91,7 @@ def _choose(chosen: argparse.Namespace, parser: argparse.ArgumentParser, console
         systems=[*systems, *dict.fromkeys(chosen.peer or [])],
         rounds=chosen.rounds,
         setting=Setting(seconds=chosen.seconds, open_streams=chosen.streams),
-        size=Size(rows=chosen.rows, asking=chosen.asking),
+        size=size,
     )
 
 
@@ -100,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="of everything, interleaved [5]")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load [5]")
     parser.add_argument("--rows", type=int, default=1_000_000, help="requests in the ledger of door-loaded [1,000,000]")
-    parser.add_argument("--asking", type=int, default=100_000, help="keys that ask door-loaded in turn [100,000]")
+    parser.add_argument("--asking", type=int, default=1, help="keys that ask either door, in turn [1]")
     parser.add_argument("--streams", type=int, default=5_000, help="open at once in the scenario memory [5,000]")
     parser.add_argument("--out", type=Path, help="where the report goes; a new temporary folder")
     parser.add_argument(

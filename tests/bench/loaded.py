@@ -2,8 +2,8 @@
 
 Strategy: accounts and keys are made by the ledger's own store, requests by SQL into its tables, with every sum, hash
 and roll-up that they would have left; `ledger verify` proves this ledger like any other. A ledger that was made is
-kept, if its folder is, and a run works on a copy. The load asks with all keys in turn, in random order, so that every
-account and window is touched; with fewer, what the many cost can be told from what the rows cost.
+kept, if its folder is, and a run works on a copy. Where more than one key asks, they ask in turn, in random order, and
+the empty ledger's door is asked by as many: what it costs that many ask is not what it costs that many are there.
 """
 
 import random
@@ -49,7 +49,7 @@ class Size:
     accounts: int = 10_000
     keys: int = 100_000
     rows: int = 1_000_000
-    asking: int = 100_000  # keys that the load uses
+    asking: int = 1  # keys that the load uses, of either door
 
 
 def keys(size: Size) -> list[str]:
@@ -164,10 +164,8 @@ FROM requests r JOIN price_versions USING (price_id) GROUP BY 1, 2, 3, 4, 5, 6
 )
 
 
-class LoadedDoor(Door):
-    """The door, on such a ledger."""
-
-    name: ClassVar[str] = "door-loaded"
+class FilledDoor(Door):
+    """The door, on a ledger that was made."""
 
     def __init__(self, place: Place, size: Size, say: Callable[[str], None]) -> None:
         super().__init__(place)
@@ -187,4 +185,17 @@ class LoadedDoor(Door):
         self.before = size.rows
 
     async def keys(self) -> Sequence[str]:
-        return random.Random(2).sample(keys(self._size), min(self._size.asking, self._size.keys))
+        return random.Random(2).sample(keys(self._size), self._size.asking)
+
+
+class LoadedDoor(FilledDoor):
+    """The door, in use for a long time."""
+
+    name: ClassVar[str] = "door-loaded"
+
+
+def fresh_door(place: Place, size: Size, say: Callable[[str], None]) -> Door:
+    """Return the door on an empty ledger, with no more keys and accounts than must be there for as many to ask."""
+    if size.asking == 1:
+        return Door(place)
+    return FilledDoor(place, Size(min(size.asking, size.accounts), size.asking, 0, size.asking), say)

@@ -16,8 +16,7 @@ import orjson
 from tests.bench.answers import ANSWER
 from tests.bench.systems import MODEL, Place, Server, Worthless, head
 
-LITELLM_VERSION = "1.95.1"
-LITELLM_PACKAGES = (f"litellm[proxy]=={LITELLM_VERSION}", "fastapi==0.136.3")  # later ones lack what it imports
+LITELLM_VERSION = "1.103.7"
 _APART = {"PYTHONPATH": ""}  # its modules are its own
 PORTKEY_VERSION = "1.15.2"
 
@@ -46,13 +45,13 @@ class LiteLLM(Peer):
     def __init__(self, place: Place, say: Callable[[str], None]) -> None:
         super().__init__(place)
         self._say = say
-        self._venv = self.directory / "venv"
+        self._venv = self.directory / f"venv-{LITELLM_VERSION}"  # a kept one of another release is another peer
 
     async def start(self) -> None:
         if not (self._venv / "bin" / "litellm").exists():
             self._say(f"installing LiteLLM {LITELLM_VERSION}")
             await _run(sys.executable, "-m", "venv", str(self._venv))
-            await _run(str(self._venv / "bin" / "pip"), "install", "-q", *LITELLM_PACKAGES)
+            await _run(str(self._venv / "bin" / "pip"), "install", "-q", f"litellm[proxy]=={LITELLM_VERSION}")
         await super().start()
 
     def command(self) -> Sequence[str]:

@@ -7,9 +7,11 @@ from sqlite3 import connect
 import pytest
 
 from nexus_proxy import config
+from nexus_proxy.core import apikey
 from nexus_proxy.ledger.verify import verify
 from tests.bench import loaded
-from tests.bench.loaded import Size, fill, keys
+from tests.bench.loaded import Size, fill, fresh_door, keys
+from tests.bench.systems import Place
 from tests.rig.settings import ENVIRON, settings, write
 
 
@@ -32,3 +34,16 @@ def test_it_has_what_was_asked_for_and_proves_itself(tmp_path: Path, monkeypatch
     assert states == [("posted", 1)]
     assert keys(size) == keys(size)
     assert len(set(keys(size))) == 200
+
+
+async def test_the_empty_ledgers_door_is_asked_by_as_many_keys(tmp_path: Path) -> None:
+    place = Place(tmp_path, 9, 0)
+    door = fresh_door(place, Size(accounts=2, keys=9, rows=5, asking=3), lambda _: None)
+    door.prepare()
+    asking = await door.keys()
+    assert len(set(asking)) == 3
+    with closing(connect(door.door.ledger_path)) as db:
+        counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("balances", "keys", "usage")]
+        known = {row[0] for row in db.execute("SELECT key_hash FROM keys")}
+    assert counts == [2, 3, 0]
+    assert known == {apikey.hash_key(key) for key in asking}
