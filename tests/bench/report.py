@@ -97,10 +97,11 @@ def show(samples: Sequence[Sample], console: Console) -> None:
         systems = sorted({key[1] for key in found if key[0] == scenario}, key=_rank)
         table = Table(title=f"{scenario}: {SCENARIOS[scenario].about}", title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("", no_wrap=True)
+        rounds = max(len(spread.values) for key, spread in found.items() if key[0] == scenario)
         for system in systems:
             table.add_column(system, justify="right", no_wrap=True)
         for name in {key[2]: None for key in found if key[0] == scenario}:
-            table.add_row(name, *(_cell(found.get((scenario, system, name))) for system in systems))
+            table.add_row(name, *(_cell(found.get((scenario, system, name)), rounds) for system in systems))
         console.print(table)
         compared: dict[tuple[str, str], list[str]] = {}
         for of, system, other, name, ratio in ratios(found):
@@ -121,14 +122,15 @@ def _rank(system: str) -> tuple[bool, bool, str]:
     return (system != Door.name, system != LoadedDoor.name, system)
 
 
-def _cell(spread: Spread | None) -> str:
+def _cell(spread: Spread | None, rounds: int) -> str:
     if spread is None:
         return ""
-    middle = spread.middle
-    if len(spread.values) == 1 or not middle:
-        return _number(middle)
+    middle, found = spread.middle, len(spread.values)
+    of = "" if found == rounds else f" [dim]({found} of {rounds})[/]"
+    if found == 1 or not middle:
+        return _number(middle) + of
     half = (max(spread.values) - min(spread.values)) / 2 / abs(middle)
-    return f"{_number(middle)} [dim]±{half:.0%}[/]"
+    return f"{_number(middle)} [dim]±{half:.0%}[/]{of}"
 
 
 def _number(value: float) -> str:

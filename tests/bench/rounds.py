@@ -82,13 +82,11 @@ def _added(found: Sequence[Sample]) -> list[Sample]:
     direct = next((sample.figures for sample in found if sample.system == Direct.name), None)
     if direct is None:
         return list(found)
-    return [
-        sample
-        if sample.system == Direct.name
-        else replace(
-            sample,
-            figures=sample.figures
-            | {f"added {name}": sample.figures[name] - direct[name] for name in _COMPARED if name in direct},
-        )
-        for sample in found
-    ]
+    samples = []
+    for sample in found:
+        figures = sample.figures
+        if sample.system != Direct.name:
+            both = [name for name in _COMPARED if name in direct and name in figures]
+            figures = figures | {f"added {name}": figures[name] - direct[name] for name in both}
+        samples.append(replace(sample, figures=figures))
+    return samples

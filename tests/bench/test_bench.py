@@ -13,10 +13,10 @@ from tests.bench.door import Door
 from tests.bench.load import Measured
 from tests.bench.loaded import Size
 from tests.bench.proxies import NGINX_BINARY
-from tests.bench.rounds import Sample
-from tests.bench.scenarios import SCENARIOS, Setting
+from tests.bench.rounds import Sample, measure
+from tests.bench.scenarios import SCENARIOS, Figures, Scenario, Setting
 from tests.bench.streams import Moment, Streamed
-from tests.bench.systems import Direct, Place, Worthless
+from tests.bench.systems import Direct, Place, System, Worthless
 from tests.bench.test_load import hang_up
 
 THERE = tuple(name for name in SYSTEMS if name != "nginx" or NGINX_BINARY is not None)
@@ -104,6 +104,23 @@ async def test_what_streams_cost_while_they_run_is_told_from_opening_and_ending_
     spent = {"running CPU µs/event": 20.0, "CPU µs/stream": 20.0, "CPU µs/event": 160 / 6, "core %": 160 / 2e4}
     times = {"running p50 ms": 1.0, "running p99 ms": 1.0, "first byte p50 ms": 3.0, "first byte p99 ms": 3.0}
     assert figures == times | {"p50 ms": 9.0, "p99 ms": 9.0} | (spent if measured else {})
+
+
+async def test_a_time_that_was_not_found_of_both_is_not_compared(tmp_path: Path) -> None:
+    class Other(Direct):
+        name = "other"
+
+    async def found(system: System, _: Setting) -> Figures:
+        times = {"p50 ms": 1.0, "p99 ms": 5.0} if system.name == "direct" else {"p99 ms": 7.0, "running p50 ms": 3.0}
+        return times
+
+    place = Place(tmp_path, 9, 0)
+    scenario = Scenario("made up", "", found, frozenset({"direct", "other"}))
+    samples, _ = await measure([Direct(place), Other(place)], [scenario], Setting(), 1)
+    assert {sample.system: sample.figures for sample in samples} == {
+        "direct": {"p50 ms": 1.0, "p99 ms": 5.0},
+        "other": {"p99 ms": 7.0, "running p50 ms": 3.0, "added p99 ms": 2.0},
+    }
 
 
 async def test_half_load_is_half_of_what_the_system_managed_and_told_beside_as_much_without_it(

@@ -46,6 +46,15 @@ def test_files_and_tables_have_it(tmp_path: Path) -> None:
     assert "door / nginx: requests/s × 0.25" in text
 
 
+def test_what_was_not_found_in_every_round_says_so() -> None:
+    once = Sample("json-32", "nginx", 2, {"running p50 ms": 7.0})
+    twice = [Sample("json-32", "door", number, {"running p50 ms": 4.0}) for number in (1, 3)]
+    console = Console(record=True, width=130)
+    report.show([*SAMPLES, once, *twice], console)
+    line = next(line for line in console.export_text().splitlines() if "running p50 ms" in line)
+    assert line.split() == ["running", "p50", "ms", "4", "±0%", "(2", "of", "3)", "7", "(1", "of", "3)"]
+
+
 def test_a_plot_is_drawn_if_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = plot.draw(SAMPLES, tmp_path / "plot.png")
     assert drawn == (find_spec("matplotlib") is not None)
