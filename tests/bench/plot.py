@@ -47,7 +47,7 @@ def draw(samples: Sequence[Sample], path: Path) -> bool:
             heights = [spread.middle for _, spread in there]
             axis.bar([place for place, _ in there], heights, 0.7 / len(systems), color=colour, alpha=0.5, label=system)
             for place, spread in there:
-                axis.plot([place] * len(spread.values), spread.values, ".", color=colour, markersize=4)
+                axis.plot([place] * len(spread.values), [*spread.values.values()], ".", color=colour, markersize=4)
         axis.set_title(name)
         axis.set_xticks(range(len(scenarios)), scenarios, rotation=15, fontsize="small")
         if name in _LOGARITHMIC:

@@ -1,11 +1,12 @@
 """What a run has found, for a person and for a program.
 
 Strategy: of each figure the median of its rounds, the least and the most, and how it compares with the other systems'.
-A comparison is one of medians. The files have every round as well.
+A comparison is made within each round, where both were measured in the same minute, and the median of these is told.
+The files have every round as well.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,22 +22,35 @@ from tests.bench.scenarios import SCENARIOS
 from tests.bench.systems import Direct
 
 _NO_RATIO = ("core %", "MiB before", "MiB")
+_SPREAD = ("median", "least", "most", "rounds")
 _NO_PROXY = (Direct.name, Door.name, LoadedDoor.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """One figure of one system under one scenario, over the rounds."""
+    """Something that was found in each of some rounds."""
 
-    scenario: str
-    system: str
-    measure: str
-    values: tuple[float, ...]
+    values: Mapping[int, float]  # by round
 
     @property
     def middle(self) -> float:
         """The median."""
-        return median(self.values)
+        return median(self.values.values())
+
+    @property
+    def least(self) -> float:
+        """The least."""
+        return min(self.values.values())
+
+    @property
+    def most(self) -> float:
+        """The most."""
+        return max(self.values.values())
+
+    def over(self, other: "Spread") -> "Spread | None":
+        """Return how many times the other it is, by the rounds that both have; None if there are none."""
+        both = [number for number in self.values if other.values.get(number, 0) > 0]
+        return Spread({number: self.values[number] / other.values[number] for number in both}) if both else None
 
 
 Found = dict[tuple[str, str, str], Spread]
@@ -44,14 +58,14 @@ Found = dict[tuple[str, str, str], Spread]
 
 def spreads(samples: Sequence[Sample]) -> Found:
     """Return every figure by scenario, system and measure, in the order in which they were found first."""
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
     for sample in samples:
         for name, value in sample.figures.items():
-            found.setdefault((sample.scenario, sample.system, name), []).append(value)
-    return {key: Spread(*key, tuple(values)) for key, values in found.items()}
+            found.setdefault((sample.scenario, sample.system, name), {})[sample.round] = value
+    return {key: Spread(values) for key, values in found.items()}
 
 
-def ratios(found: Found) -> Iterator[tuple[str, str, str, str, float]]:
+def ratios(found: Found) -> Iterator[tuple[str, str, str, str, Spread]]:
     """Yield scenario, system, the system that it is compared with, measure and ratio.
 
     The door is compared with every other proxy, the loaded door with the empty one.
@@ -62,8 +76,9 @@ def ratios(found: Found) -> Iterator[tuple[str, str, str, str, float]]:
         for other in {key[1]: None for key in found if key[0] == scenario}:
             wanted = (system == Door.name and other not in _NO_PROXY) or (system, other) == (LoadedDoor.name, Door.name)
             against = found.get((scenario, other, name)) if wanted else None
-            if against is not None and against.middle > 0:
-                yield scenario, system, other, name, spread.middle / against.middle
+            ratio = spread.over(against) if against is not None else None
+            if ratio is not None:
+                yield scenario, system, other, name, ratio
 
 
 def write(samples: Sequence[Sample], directory: Path) -> None:
@@ -74,12 +89,11 @@ def write(samples: Sequence[Sample], directory: Path) -> None:
         for sample in samples
         for name, value in sample.figures.items()
     )
-    summary = (
-        (s.scenario, s.system, s.measure, s.middle, min(s.values), max(s.values), len(s.values)) for s in found.values()
-    )
+    summary = ((*key, spread.middle, spread.least, spread.most, len(spread.values)) for key, spread in found.items())
+    compared = ((*names, ratio.middle, ratio.least, ratio.most, len(ratio.values)) for *names, ratio in ratios(found))
     _csv(directory / "rounds.csv", ("scenario", "system", "round", "measure", "value"), rounds)
-    _csv(directory / "summary.csv", ("scenario", "system", "measure", "median", "least", "most", "rounds"), summary)
-    _csv(directory / "ratios.csv", ("scenario", "system", "against", "measure", "ratio"), ratios(found))
+    _csv(directory / "summary.csv", ("scenario", "system", "measure", *_SPREAD), summary)
+    _csv(directory / "ratios.csv", ("scenario", "system", "against", "measure", *_SPREAD), compared)
 
 
 def _csv(path: Path, head: Sequence[str], rows: Iterator[tuple[object, ...]]) -> None:
@@ -106,11 +120,11 @@ def show(samples: Sequence[Sample], console: Console) -> None:
         compared: dict[tuple[str, str], list[str]] = {}
         for of, system, other, name, ratio in ratios(found):
             if of == scenario:
-                compared.setdefault((system, other), []).append(f"{name} × {ratio:.3g}")
+                compared.setdefault((system, other), []).append(f"{name} × {_cell(ratio, rounds)}")
         for (system, other), texts in compared.items():
             console.print(f" {system} / {other}: {', '.join(texts)}", highlight=False)
         console.print()
-    console.print("Medians of the rounds, ± half of the way from the least to the most.")
+    console.print("Medians of the rounds, ± half of the way from the least to the most; × of each round's own ratio.")
     console.print("'added' is what a proxy adds to the time without any.")
     console.print(
         "'running' is while all streams were open and none was over. CPU µs/stream is the rest: to open and end one."
@@ -129,7 +143,7 @@ def _cell(spread: Spread | None, rounds: int) -> str:
     of = "" if found == rounds else f" [dim]({found} of {rounds})[/]"
     if found == 1 or not middle:
         return _number(middle) + of
-    half = (max(spread.values) - min(spread.values)) / 2 / abs(middle)
+    half = (spread.most - spread.least) / 2 / abs(middle)
     return f"{_number(middle)} [dim]±{half:.0%}[/]{of}"
 
 

@@ -26,10 +26,23 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_medians_and_comparisons() -> None:
     found = report.spreads(SAMPLES)
     assert found["json-32", "door", "requests/s"].middle == 100
-    assert sorted(report.ratios(found)) == [
+    assert [(*names, ratio.middle) for *names, ratio in report.ratios(found)] == [
         ("json-32", "door", "nginx", "requests/s", 0.25),
         ("json-32", "door-loaded", "door", "requests/s", 0.5),
     ]
+
+
+def test_a_comparison_is_one_of_what_was_measured_in_the_same_round() -> None:
+    rates = {"door": {1: 10.0, 2: 90.0, 3: 20.0}, "nginx": {2: 100.0, 3: 50.0, 4: 40.0, 5: 0.0}}
+    samples = [
+        Sample("json-32", system, number, {"requests/s": rate})
+        for system, rounds in rates.items()
+        for number, rate in rounds.items()
+    ]
+    [(*_, ratio)] = report.ratios(report.spreads(samples))
+    assert ratio.values == {2: 0.9, 3: 0.4}
+    assert ratio.middle == pytest.approx(0.65)
+    assert (ratio.least, ratio.most) == (0.4, 0.9)
 
 
 def test_files_and_tables_have_it(tmp_path: Path) -> None:
@@ -37,7 +50,10 @@ def test_files_and_tables_have_it(tmp_path: Path) -> None:
     assert len(rows(tmp_path / "rounds.csv")) == 24
     summary = {(row["system"], row["measure"]): row for row in rows(tmp_path / "summary.csv")}
     assert [summary["door", "requests/s"][key] for key in ("median", "least", "most")] == ["100", "50", "150"]
-    assert [row["ratio"] for row in rows(tmp_path / "ratios.csv")] == ["0.25", "0.5"]
+    assert [[row[key] for key in ("median", "least", "most", "rounds")] for row in rows(tmp_path / "ratios.csv")] == [
+        ["0.25", "0.25", "0.25", "3"],
+        ["0.5", "0.5", "0.5", "3"],
+    ]
     console = Console(record=True, width=130)
     report.show(SAMPLES, console)
     text = console.export_text()
