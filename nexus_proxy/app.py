@@ -187,6 +187,7 @@ class Door:
             commits=Deadlines(loop, timeouts.commit_s),
             exchange_log=self._exchange_log,
             first_bytes=Deadlines(loop, timeouts.first_byte_s),
+            large_body=asyncio.Lock(),
             ledger=self.ledger,
             limiter=limiter,
             logger=self._logger,

@@ -53,7 +53,8 @@ async def metering(visit: Visit, handler: Handler) -> Reply:
         if len(raw) < OFF_LOOP_BYTES:
             visit.model, visit.outgoing = _understand(parts.config, visit.caller, raw)
         else:
-            visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
+            async with parts.large_body:
+                visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
         del raw
         return await _hold_and_lend(visit, handler)
     finally:

@@ -6,7 +6,7 @@ Strategy: tables. Whatever is refused leaves nothing behind: no hold, and not on
 import asyncio
 import gzip
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -446,6 +446,30 @@ async def test_a31_a_million_tiny_messages_do_not_block_the_loop(shared_house: H
     async with loop_is_never_blocked(0.1):
         many = b'{"model":"m-openai","messages":[' + b"{}," * 1_000_000 + b"{}]}"
         await refused(shared_house, send(shared_house, many), (400, 413))
+
+
+async def test_a31_large_prompts_are_read_one_after_the_other(
+    shared_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once: list[int] = []
+    reading = 0
+    to_thread = asyncio.to_thread
+
+    async def counted(function: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal reading
+        reading += 1
+        at_once.append(reading)
+        await asyncio.sleep(0.02)
+        try:
+            return await to_thread(function, *arguments)
+        finally:
+            reading -= 1
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    body = shared_house.door.body(messages=[{"role": "user", "content": "x" * 300_000}])
+    answers = await asyncio.gather(*(shared_house.door.raw(send(shared_house, body)) for _ in range(4)))
+    assert [answer.status for answer in answers] == [200] * 4
+    assert at_once == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("case", ["query", "two", "basic", "bare", "lower", "none"])
