@@ -58,6 +58,15 @@ def keys(size: Size) -> list[str]:
     return [apikey.mint(chance.randbytes(apikey.ENTROPY_BYTES)) for _ in range(size.keys)]
 
 
+def _account(key: int, size: Size) -> int:
+    return key % size.accounts
+
+
+def _asking(size: Size) -> list[int]:
+    """Return the numbers of the keys that ask, in the order in which they do."""
+    return random.Random(2).sample(range(size.keys), size.asking)
+
+
 def fill(path: Path, settings: config.Config, size: Size, say: Callable[[str], None] = lambda _: None) -> None:
     """Make the ledger there. The same size gives the same ledger, times apart."""
     made_ms = now_ms()
@@ -99,7 +108,7 @@ def _accounts(size: Size, at_ms: int) -> Iterator[Operation]:
 
 def _keys(size: Size, at_ms: int) -> Iterator[Operation]:
     for number, text in enumerate(keys(size)):
-        account = f"account-{number % size.accounts}"
+        account = f"account-{_account(number, size)}"
         yield CreateKey(account, apikey.hash_key(text), apikey.hint(text), at_ms, name=f"key-{number}")
 
 
@@ -185,7 +194,8 @@ class FilledDoor(Door):
         self.before = size.rows
 
     async def keys(self) -> Sequence[str]:
-        return random.Random(2).sample(keys(self._size), self._size.asking)
+        every = keys(self._size)
+        return [every[number] for number in _asking(self._size)]
 
 
 class LoadedDoor(FilledDoor):
@@ -195,7 +205,8 @@ class LoadedDoor(FilledDoor):
 
 
 def fresh_door(place: Place, size: Size, say: Callable[[str], None]) -> Door:
-    """Return the door on an empty ledger, with no more keys and accounts than must be there for as many to ask."""
+    """Return the door on an empty ledger: as many keys ask it, of as many accounts, and no others are there."""
     if size.asking == 1:
         return Door(place)
-    return FilledDoor(place, Size(min(size.asking, size.accounts), size.asking, 0, size.asking), say)
+    accounts = len({_account(number, size) for number in _asking(size)})
+    return FilledDoor(place, Size(accounts, size.asking, 0, size.asking), say)

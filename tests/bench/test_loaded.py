@@ -10,7 +10,7 @@ from nexus_proxy import config
 from nexus_proxy.core import apikey
 from nexus_proxy.ledger.verify import verify
 from tests.bench import loaded
-from tests.bench.loaded import Size, fill, fresh_door, keys
+from tests.bench.loaded import LoadedDoor, Size, fill, fresh_door, keys
 from tests.bench.systems import Place
 from tests.rig.settings import ENVIRON, settings, write
 
@@ -47,3 +47,14 @@ async def test_the_empty_ledgers_door_is_asked_by_as_many_keys(tmp_path: Path) -
         known = {row[0] for row in db.execute("SELECT key_hash FROM keys")}
     assert counts == [2, 3, 0]
     assert known == {apikey.hash_key(key) for key in asking}
+
+
+async def test_as_many_accounts_ask_either_door(tmp_path: Path) -> None:
+    place, size = Place(tmp_path, 9, 0), Size(accounts=20, keys=100, rows=0, asking=20)
+    accounts = []
+    for door in (fresh_door(place, size, lambda _: None), LoadedDoor(place, size, lambda _: None)):
+        door.prepare()
+        of = {row["key_hash"]: row["account_id"] for row in door.door.sql("SELECT key_hash, account_id FROM keys")}
+        accounts.append({of[apikey.hash_key(key)] for key in await door.keys()})
+    fresh, filled = map(len, accounts)
+    assert fresh == filled < size.asking
