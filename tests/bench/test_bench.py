@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from pathlib import Path
+from sqlite3 import connect
 
 import pytest
 
@@ -25,7 +27,7 @@ SHORT = Options(
     systems=THERE,
     rounds=1,
     setting=Setting(seconds=0.1, open_streams=20, paced_streams=5),
-    size=Size(accounts=20, keys=50, rows=300),
+    size=Size(accounts=20, keys=50, rows=300, asking=3),
 )
 
 
@@ -53,6 +55,10 @@ async def test_every_system_is_measured_and_the_doors_are_proved(
     assert sorted((sample.scenario, sample.system) for sample in samples) == sorted(expected)
     assert [proof.partition(":")[0] for proof in proofs] == list(THERE)
     assert sum("ledger verify found nothing" in proof for proof in proofs) == 2
+    for door, before in (("door", 0), ("door-loaded", SHORT.size.rows)):
+        with closing(connect(tmp_path / door / "nexus.db")) as db:
+            [asked] = db.execute("SELECT count(DISTINCT key_id) FROM requests WHERE seq > ?", [before]).fetchone()
+        assert asked == SHORT.size.asking, door
     for sample in samples:
         assert all(value > 0 for name, value in sample.figures.items() if name.endswith("/s")), sample
         compared = "direct" in SCENARIOS[sample.scenario].systems or sample.scenario == "json-half"
