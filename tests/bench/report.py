@@ -48,7 +48,7 @@ class Spread:
         return max(self.values.values())
 
     def over(self, other: "Spread") -> "Spread | None":
-        """Return how many times the other it is, by the rounds that both have; None if there are none."""
+        """Return how many times the other it is, in each round that has both, the other above 0; None without any."""
         both = [number for number in self.values if other.values.get(number, 0) > 0]
         return Spread({number: self.values[number] / other.values[number] for number in both}) if both else None
 
@@ -66,7 +66,7 @@ def spreads(samples: Sequence[Sample]) -> Found:
 
 
 def ratios(found: Found) -> Iterator[tuple[str, str, str, str, Spread]]:
-    """Yield scenario, system, the system that it is compared with, measure and ratio.
+    """Yield scenario, system, the system that it is compared with, measure and each round's ratio.
 
     The door is compared with every other proxy, the loaded door with the empty one.
     """

@@ -33,7 +33,7 @@ def test_medians_and_comparisons() -> None:
 
 
 def test_a_comparison_is_one_of_what_was_measured_in_the_same_round() -> None:
-    rates = {"door": {1: 10.0, 2: 90.0, 3: 20.0}, "nginx": {2: 100.0, 3: 50.0, 4: 40.0, 5: 0.0}}
+    rates = {"door": {1: 10.0, 2: 90.0, 3: 20.0, 5: 30.0}, "nginx": {2: 100.0, 3: 50.0, 4: 40.0, 5: 0.0}}
     samples = [
         Sample("json-32", system, number, {"requests/s": rate})
         for system, rounds in rates.items()
@@ -65,10 +65,21 @@ def test_files_and_tables_have_it(tmp_path: Path) -> None:
 def test_what_was_not_found_in_every_round_says_so() -> None:
     once = Sample("json-32", "nginx", 2, {"running p50 ms": 7.0})
     twice = [Sample("json-32", "door", number, {"running p50 ms": 4.0}) for number in (1, 3)]
+    both = [Sample("json-32", "nginx", 1, {"p50 ms": 8.0}), Sample("json-32", "door", 1, {"p50 ms": 4.0})]
     console = Console(record=True, width=130)
-    report.show([*SAMPLES, once, *twice], console)
-    line = next(line for line in console.export_text().splitlines() if "running p50 ms" in line)
+    report.show([*SAMPLES, once, *twice, *both], console)
+    text = console.export_text()
+    line = next(line for line in text.splitlines() if "running p50 ms" in line)
     assert line.split() == ["running", "p50", "ms", "4", "±0%", "(2", "of", "3)", "7", "(1", "of", "3)"]
+    assert "door / nginx: requests/s × 0.25 ±0%, p50 ms × 0.5 (1 of 3)\n" in text
+
+
+def test_a_plot_has_a_dot_for_each_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = pytest.importorskip("matplotlib.axes")
+    dots: list[list[float]] = []
+    monkeypatch.setattr(axes.Axes, "plot", lambda _, __, heights, *___, **____: dots.append(heights))
+    assert plot.draw(SAMPLES, tmp_path / "plot.png")
+    assert dots == [[rate, 2 * rate, 3 * rate] for rate in (50.0, 25.0, 200.0, 400.0)]
 
 
 def test_a_plot_is_drawn_if_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
