@@ -36,7 +36,7 @@ class Parts:
     commits: Deadlines  # of settlements
     exchange_log: ExchangeLog
     first_bytes: Deadlines  # of exchanges
-    large_body: asyncio.Lock  # to be held while one is read: in between the loop has its turn
+    large_body: asyncio.Lock  # to be held while one is parsed: in between the loop has its turn
     ledger: Writer
     limiter: Limiter
     logger: FilteringBoundLogger

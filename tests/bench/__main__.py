@@ -97,13 +97,18 @@ def _choose(chosen: argparse.Namespace, parser: argparse.ArgumentParser, console
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure what the door costs.")
+    size = Size()
     parser.add_argument("--scenario", nargs="+", metavar="NAME", help=f"or a pattern; {', '.join(SCENARIOS)}")
     parser.add_argument("--system", nargs="+", choices=SYSTEMS, help="all of them, if none is named")
     parser.add_argument("--peer", nargs="+", choices=PEERS, help="other gateways; they are installed from the network")
     parser.add_argument("--rounds", type=int, default=5, help="of everything, interleaved [5]")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load [5]")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="requests in the ledger of door-loaded [1,000,000]")
-    parser.add_argument("--asking", type=int, default=1, help="keys that ask either door, in turn [1]")
+    parser.add_argument(
+        "--rows", type=int, default=size.rows, help=f"requests in the ledger of door-loaded [{size.rows:,}]"
+    )
+    parser.add_argument(
+        "--asking", type=int, default=size.asking, help=f"keys that ask either door, in turn [{size.asking}]"
+    )
     parser.add_argument("--streams", type=int, default=5_000, help="open at once in the scenario memory [5,000]")
     parser.add_argument("--out", type=Path, help="where the report goes; a new temporary folder")
     parser.add_argument(
