@@ -215,6 +215,8 @@ def test_the_command_reports_nothing_of_a_worthless_run(
     [
         (["--scenario", "json-3"], "there is no scenario 'json-3'"),
         (["--system", "apache"], "invalid choice"),
+        (["--rounds", "0"], "--rounds: at least 1, not 0"),
+        (["--streams", "0"], "--streams: at least 1, not 0"),
         (["--asking", "0"], "1 to 100,000 keys can ask, not 0"),
         (["--asking", "100001"], "1 to 100,000 keys can ask"),
         (["--streams", "10000"], "20000 open files are not enough for 10000 streams"),
