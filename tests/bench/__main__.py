@@ -80,9 +80,11 @@ def _choose(chosen: argparse.Namespace, parser: argparse.ArgumentParser, console
             parser.error("nginx is not installed (Debian: nginx-light)")
         systems.remove(Nginx.name)
         console.print("[yellow]nginx is not installed (Debian: nginx-light): it is not measured.[/]")
-    for least in ("rounds", "streams"):
-        if getattr(chosen, least) < 1:
-            parser.error(f"--{least}: at least 1, not {getattr(chosen, least)}")
+    for name, least in (("rounds", 1), ("streams", 1), ("rows", 0)):
+        if (given := getattr(chosen, name)) < least:
+            parser.error(f"--{name}: at least {least}, not {given}")
+    if not chosen.seconds > 0:
+        parser.error(f"--seconds: above 0, not {chosen.seconds}")
     size = Size(rows=chosen.rows, asking=chosen.asking)
     if not 1 <= size.asking <= size.keys:
         parser.error(f"1 to {size.keys:,} keys can ask, not {size.asking:,}")
