@@ -54,6 +54,8 @@ async def metering(visit: Visit, handler: Handler) -> Reply:
             visit.model, visit.outgoing = _understand(parts.config, visit.caller, raw)
         else:
             async with parts.large_body:
+                if parts.readiness.shutting_down:
+                    raise _shutting_down()  # who waited for its turn is sent elsewhere, and keeps nobody waiting
                 visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
         del raw
         return await _hold_and_lend(visit, handler)

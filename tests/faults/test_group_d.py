@@ -8,6 +8,7 @@ import contextlib
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,35 @@ async def test_d1_an_idle_connection_is_refused_or_closed_at_once(
         assert fu.of("late") == []
         go.set()
         assert await door.stop() == 0
+
+
+async def test_d1_a_large_body_whose_turn_comes_at_the_end_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, reading = asyncio.Event(), 0
+    to_thread = asyncio.to_thread
+
+    async def withheld(function: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal reading
+        reading += 1
+        await go.wait()
+        return await to_thread(function, *arguments)
+
+    async with open_house(tmp_path) as house:
+        door = house.door
+        monkeypatch.setattr(asyncio, "to_thread", withheld)
+        asked = [
+            asyncio.create_task(door.chat(messages=[{"role": "user", "content": "x" * 300_000}])) for _ in range(3)
+        ]
+        await eventually(lambda: reading == 1)
+        await asyncio.sleep(0.1)  # the others have come, and wait for their turn
+        door.door.readiness.shutting_down = True
+        go.set()
+        answers = await asyncio.gather(*asked)
+        assert [(answer.status, answer.code) for answer in answers] == [(503, "shutting_down")] * 3
+        assert reading == 1
+        assert len(door.rows()) == 1  # of the one that was being read
+        assert house.fu.received == []
 
 
 async def test_d2_streams_that_outlast_the_shutdown_are_cut_and_accounted_for(
