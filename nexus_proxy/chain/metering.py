@@ -54,13 +54,20 @@ async def metering(visit: Visit, handler: Handler) -> Reply:
             visit.model, visit.outgoing = _understand(parts.config, visit.caller, raw)
         else:
             async with parts.large_body:
-                if parts.readiness.shutting_down:
-                    raise _shutting_down()  # who waited for its turn is sent elsewhere, and keeps nobody waiting
+                _check_worth_reading(visit)
                 visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
         del raw
         return await _hold_and_lend(visit, handler)
     finally:
         bodies.leave(size)
+
+
+def _check_worth_reading(visit: Visit) -> None:
+    """ShuttingDown, ClientGone: what is read for nothing keeps those behind it waiting."""
+    if visit.parts.readiness.shutting_down:
+        raise _shutting_down()
+    if visit.arrival.connection.transport is None:
+        raise ClientGone("The client left before its request was read.")
 
 
 def _shutting_down() -> ShuttingDown:

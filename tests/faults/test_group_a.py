@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.rig import reckon
 from tests.rig.door import CHAT
+from tests.rig.eventually import eventually
 from tests.rig.house import House
 from tests.rig.raw_client import Response, get, post
 from tests.rig.settings import UPSTREAM_KEY
@@ -470,6 +471,36 @@ async def test_a31_large_prompts_are_read_one_after_the_other(
     answers = await asyncio.gather(*(shared_house.door.raw(send(shared_house, body)) for _ in range(4)))
     assert [answer.status for answer in answers] == [200] * 4
     assert at_once == [1, 1, 1, 1]
+
+
+async def test_a31_c1_a_large_prompt_of_who_left_before_its_turn_is_not_read(
+    shared_house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, reading = asyncio.Event(), 0
+    to_thread = asyncio.to_thread
+
+    async def withheld(function: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal reading
+        reading += 1
+        await go.wait()
+        return await to_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", withheld)
+    door = shared_house.door
+    before = len(door.rows())
+    prompt = [{"role": "user", "content": "x" * 300_000}]
+    first = asyncio.create_task(door.chat(messages=prompt))
+    await eventually(lambda: reading == 1)
+    for _ in range(3):
+        async with door.connect() as leaver:
+            await leaver.send(door.request(messages=prompt))
+            await asyncio.sleep(0.05)
+    last = asyncio.create_task(door.chat(messages=prompt))
+    await asyncio.sleep(0.05)
+    go.set()
+    assert [(await first).status, (await last).status] == [200, 200]
+    assert reading == 2
+    assert len(door.rows()) == before + 2
 
 
 @pytest.mark.parametrize("case", ["query", "two", "basic", "bare", "lower", "none"])
