@@ -257,7 +257,11 @@ class DoorProtocol(RequestHandler):
                 timer.cancel()
         self._head_timer = self._stalled_timer = self._begun_timer = None
         self._reader = None  # who drains the provider may hold this for long, and that holds a key
+        task, waiter = self._task_handler, self._waiter
         super().connection_lost(exc)
+        # Trap: a request that came in the same turn has woken the task, which would not find what is gone, and fail.
+        if task is not None and waiter is not None and not waiter.cancelled():
+            task.cancel()
         # Trap: a handler that waits for the provider is not told that its client has gone.
         if self.watcher is not None:
             self.watcher.client_left()

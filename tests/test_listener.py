@@ -5,6 +5,7 @@ Strategy: real sockets and short times; the fault tests have the same through th
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
@@ -276,6 +277,24 @@ async def test_a_client_that_is_not_there_is_not_answered(house: House) -> None:
     async with house.connect() as connection:
         await connection.send(get("/"))
         assert await connection.is_closed()
+
+
+async def test_who_asks_and_leaves_in_one_turn_is_no_fault(house: House) -> None:
+    said: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    async with house.connect() as connection:
+        await connection.send(get("/"))
+        await connection.read_response()
+        loop.set_exception_handler(lambda _, context: said.append(context))
+        try:
+            house.protocols[0].data_received(get("/"))
+            house.protocols[0].connection_lost(None)
+            await asyncio.sleep(0.05)
+            gc.collect()  # a task that failed says so when it goes
+        finally:
+            loop.set_exception_handler(None)
+    assert said == []
+    assert len(house.protocols) == 1
 
 
 # --- requests that come whole -------------------------------------------------------------------------------------
