@@ -22,6 +22,7 @@ from tests.rig.house import House
 from tests.rig.raw_client import Response, get, post
 from tests.rig.settings import UPSTREAM_KEY
 from tests.rig.steps import error
+from tests.rig.threads import Withheld
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 VALID = b'{"model":"m-openai","max_tokens":16,"messages":[{"role":"user","content":"hi"}]}'
@@ -476,30 +477,21 @@ async def test_a31_large_prompts_are_read_one_after_the_other(
 async def test_a31_c1_a_large_prompt_of_who_left_before_its_turn_is_not_read(
     shared_house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, reading = asyncio.Event(), 0
-    to_thread = asyncio.to_thread
-
-    async def withheld(function: Callable[..., Any], *arguments: Any) -> Any:
-        nonlocal reading
-        reading += 1
-        await go.wait()
-        return await to_thread(function, *arguments)
-
-    monkeypatch.setattr(asyncio, "to_thread", withheld)
+    threads = Withheld(monkeypatch)
     door = shared_house.door
     before = len(door.rows())
     prompt = [{"role": "user", "content": "x" * 300_000}]
     first = asyncio.create_task(door.chat(messages=prompt))
-    await eventually(lambda: reading == 1)
+    await eventually(lambda: threads.asked == 1)
     for _ in range(3):
         async with door.connect() as leaver:
             await leaver.send(door.request(messages=prompt))
             await asyncio.sleep(0.05)
     last = asyncio.create_task(door.chat(messages=prompt))
     await asyncio.sleep(0.05)
-    go.set()
+    threads.go.set()
     assert [(await first).status, (await last).status] == [200, 200]
-    assert reading == 2
+    assert threads.asked == 2
     assert len(door.rows()) == before + 2
 
 

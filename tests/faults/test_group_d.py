@@ -8,7 +8,6 @@ import contextlib
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.rig.kill_loop import KillLoop
 from tests.rig.raw_client import Connection, Response
 from tests.rig.settings import ENVIRON, PRICES, merged, write
 from tests.rig.steps import LAST_CHUNK, Pause, Received, Script, sse_head
+from tests.rig.threads import Withheld
 
 ANSWER = Answer(words=5, prompt=30, completion=20, cached=10)
 
@@ -103,28 +103,19 @@ async def test_d1_an_idle_connection_is_refused_or_closed_at_once(
 async def test_d1_a_large_body_whose_turn_comes_at_the_end_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, reading = asyncio.Event(), 0
-    to_thread = asyncio.to_thread
-
-    async def withheld(function: Callable[..., Any], *arguments: Any) -> Any:
-        nonlocal reading
-        reading += 1
-        await go.wait()
-        return await to_thread(function, *arguments)
-
     async with open_house(tmp_path) as house:
         door = house.door
-        monkeypatch.setattr(asyncio, "to_thread", withheld)
+        threads = Withheld(monkeypatch)
         asked = [
             asyncio.create_task(door.chat(messages=[{"role": "user", "content": "x" * 300_000}])) for _ in range(3)
         ]
-        await eventually(lambda: reading == 1)
+        await eventually(lambda: threads.asked == 1)
         await asyncio.sleep(0.1)  # the others have come, and wait for their turn
         door.door.readiness.shutting_down = True
-        go.set()
+        threads.go.set()
         answers = await asyncio.gather(*asked)
         assert [(answer.status, answer.code) for answer in answers] == [(503, "shutting_down")] * 3
-        assert reading == 1
+        assert threads.asked == 1
         assert len(door.rows()) == 1  # of the one that was being read
         assert house.fu.received == []
 
