@@ -76,7 +76,7 @@ class Door:
         self.config = config
         self.port = self.admin_port = 0
         self.directory = Directory()
-        self.metrics = metrics or Metrics(config.models.keys())
+        self.metrics = metrics or metrics_of(config)
         self.readiness = Readiness()
         self.supervisor = Supervisor(self._fault)
         self.upstreams: dict[str, Upstream] = {}
@@ -262,6 +262,11 @@ class Door:
         self._logger.error("fault", exc_info=fault)
 
 
+def metrics_of(config: Config) -> Metrics:
+    """Return metrics for what is configured."""
+    return Metrics({model.id: model.provider for model in config.models.values()})
+
+
 def _routing() -> Routing:
     """Return everything that is served."""
     routing = Routing(functools.partial(compose, CHAIN))
@@ -295,7 +300,7 @@ def run(config: Config) -> int:
 
 
 async def _serve(config: Config) -> int:
-    metrics = Metrics(config.models.keys())
+    metrics = metrics_of(config)
     log = configure(sys.stdout.fileno(), secrets=[provider.api_key for provider in config.providers.values()])
     log.on_dropped = metrics.lines_dropped
 

@@ -25,6 +25,11 @@ class NexusError(Exception):
         self.retry_after_ns = retry_after_ns
 
 
+def leaves(root: type[NexusError]) -> list[type[NexusError]]:
+    """Return the root and everything that inherits from it: each is a cause of its own, with its status and code."""
+    return [root, *(leaf for child in root.__subclasses__() for leaf in leaves(child))]
+
+
 # --- the request itself -------------------------------------------------------------------------------------------
 
 

@@ -2,10 +2,12 @@
 
 Strategy: a registry of its own, so that two servers in one process do not mix. The values of a label are a closed set:
 a model that is not configured is `other`, and no text of a client's ever is a label. The series that every request
-touches are looked up once, and counted without the client library; what is rare is left to it.
+touches are looked up once, and counted without the client library; what is rare is left to it. Series of failures
+whose labels are known beforehand start at 0: Prometheus sees no rise in a series that begins at 1, so an alert would
+miss the first one.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -22,7 +24,9 @@ from prometheus_client.process_collector import ProcessCollector
 from nexus_proxy.core.money import NANO
 from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.counts import Count, Counts, Spreads
+from nexus_proxy.errors import ClientGone, NexusError, RequestError, UpstreamError, leaves
 
+UPSTREAM: Final = "upstream_"  # what the codes of a provider's failures begin with
 OTHER: Final = "other"  # the model of a request for none that is configured
 NO_PROVIDER: Final = "none"
 NO_CODE: Final = "ok"
@@ -58,9 +62,9 @@ _BATCH_SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Metrics:
-    """Every metric of one server. `models` are the configured ids."""
+    """Every metric of one server. `models` are the configured ids, each with the name of its provider."""
 
-    def __init__(self, models: Iterable[str]) -> None:
+    def __init__(self, models: Mapping[str, str]) -> None:
         # A second series beside each, that nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
@@ -103,6 +107,23 @@ class Metrics:
         self._lag = gauge("nexus_event_loop_lag_seconds")
         self._models: dict[str | None, _Model] = {model: _Model(self, model) for model in models}
         self._other = _Model(self, OTHER)
+        self._begin_at_zero(models)
+
+    def _begin_at_zero(self, models: Mapping[str, str]) -> None:
+        for leaf in leaves(NexusError):
+            if not issubclass(leaf, UpstreamError):
+                self._answers_of(self._other, None, leaf.status, leaf.code)
+            if not issubclass(leaf, UpstreamError | RequestError | ClientGone):  # ours, whatever is asked for
+                for model, provider in models.items():
+                    self._answers_of(self._models[model], provider, leaf.status, leaf.code)
+        for provider in set(models.values()):
+            self._usage_missing.labels(provider)
+            self._usage_flagged.labels(provider)
+            for leaf in leaves(UpstreamError):
+                if leaf.code.startswith(UPSTREAM):
+                    self._upstream_errors.labels(provider, leaf.code)
+        for source in UsageSource:
+            self._drains.labels(source)
 
     def request(
         self, *, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
@@ -116,11 +137,15 @@ class Metrics:
         series = self._models.get(model, self._other)
         answers = series.answers.get((status, code))
         if answers is None:
-            labels = (series.model, provider or NO_PROVIDER, str(status), code or NO_CODE)
-            answers = series.answers[status, code] = self._requests.of(*labels)
+            answers = self._answers_of(series, provider, status, code)
         answers.value += 1
         series.duration.observe(duration_s)
         return series
+
+    def _answers_of(self, series: "_Model", provider: str | None, status: int, code: str | None) -> Count:
+        answers = self._requests.of(series.model, provider or NO_PROVIDER, str(status), code or NO_CODE)
+        series.answers[status, code] = answers
+        return answers
 
     def settled(
         self,
@@ -171,7 +196,7 @@ class Metrics:
         series = self._answered(model, provider, status, code, duration_s)
         if first_byte_s is not None:
             series.first_byte.observe(first_byte_s)
-        if code is not None and code.startswith("upstream_"):
+        if code is not None and code.startswith(UPSTREAM):
             self._upstream_errors.labels(provider, code).inc()
         if late:
             self._settle_late.inc()

@@ -5,11 +5,7 @@ import pytest
 
 from nexus_proxy import answers, errors
 from nexus_proxy.answers import error_answer, new_request_id
-from nexus_proxy.errors import NexusError
-
-
-def leaves(parent: type[NexusError]) -> list[type[NexusError]]:
-    return [parent, *(leaf for child in parent.__subclasses__() for leaf in leaves(child))]
+from nexus_proxy.errors import NexusError, leaves
 
 
 @pytest.mark.parametrize("leaf", leaves(NexusError), ids=lambda leaf: leaf.__name__)

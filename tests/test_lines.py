@@ -18,7 +18,7 @@ from nexus_proxy.core.apikey import mint
 from nexus_proxy.core.money import format_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.errors import NexusError
+from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.lines import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
 from nexus_proxy.logs import Logger, configure
 
@@ -199,8 +199,5 @@ def test_an_instant_is_written_as_the_logs_encoder_does(instants_ns: list[int]) 
 
 
 def test_what_is_our_own_in_a_line_needs_no_escape_and_holds_no_credential() -> None:
-    leaves = [NexusError]
-    for leaf in leaves:
-        leaves += leaf.__subclasses__()
-    words = [new_request_id(), *EndState, *UsageSource, *(leaf.code for leaf in leaves)]
+    words = [new_request_id(), *EndState, *UsageSource, *(leaf.code for leaf in leaves(NexusError))]
     assert all(re.fullmatch(r"[a-z0-9_]+", word) for word in words)

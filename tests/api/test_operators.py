@@ -42,7 +42,7 @@ def readiness() -> Readiness:
 @pytest.fixture
 async def client(ledger: Ledger, readiness: Readiness) -> AsyncIterator[Any]:
     app = operators.application()
-    parts = SimpleNamespace(metrics=Metrics(["m"]), readiness=readiness, ledger=ledger, reader=ledger)
+    parts = SimpleNamespace(metrics=Metrics({"m": "p"}), readiness=readiness, ledger=ledger, reader=ledger)
     app[PARTS] = cast(Any, parts)
     async with TestClient(TestServer(app)) as found:
         yield found

@@ -16,7 +16,7 @@ from nexus_proxy.core.money import NANO
 from nexus_proxy.core.pricelist import TOKENS_MAX
 from nexus_proxy.core.pricing import Rates, bound_nano
 from nexus_proxy.core.refusal import COMMON_RULES
-from nexus_proxy.errors import NexusError
+from nexus_proxy.errors import NexusError, leaves
 
 CATALOGUE = load_catalogue()
 FX = {"CNY": "0.1389"}
@@ -184,12 +184,7 @@ def test_b11_no_money_is_recognised_in_every_disguise(
 
 
 def test_every_rule_names_a_code_that_exists_and_a_text_that_can_match() -> None:
-    known: set[str] = set()
-    pending: list[type[NexusError]] = [NexusError]
-    while pending:
-        leaf = pending.pop()
-        known.add(leaf.code)
-        pending.extend(leaf.__subclasses__())
+    known = {leaf.code for leaf in leaves(NexusError)}
     for dialect in CATALOGUE.dialects.values():
         for rule in dialect.errors:
             assert rule.code in known

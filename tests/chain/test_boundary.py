@@ -38,7 +38,7 @@ class House:
         self.ways: list[str] = []
         self.parts: Any = SimpleNamespace(
             readiness=self.readiness,
-            metrics=Metrics(["m"]),
+            metrics=Metrics({"m": "p"}),
             logger=SimpleNamespace(info=self._note, error=self._note),
             loop=asyncio.get_running_loop(),
         )
