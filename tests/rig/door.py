@@ -197,7 +197,7 @@ class DoorProcess(DoorUnderTest):
     process: asyncio.subprocess.Process
 
     def __init__(self, directory: Path, values: Mapping[str, Any]) -> None:
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_port(), free_port()
         listeners = {"listen": f"127.0.0.1:{self.port}", "admin_listen": f"127.0.0.1:{self.admin_port}"}
         super().__init__(directory, {**values, "server": {**values["server"], **listeners}})
 
@@ -257,7 +257,8 @@ async def door_process(
             await door.stop(signal.SIGKILL)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback on which nobody listened just now."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])

@@ -1,0 +1,1 @@
+"""The dashboards, as lists of panels. `python -m grafana` writes them as the JSON that Grafana loads."""
