@@ -93,7 +93,7 @@ class Dashboard:
             for panel in panels:
                 number += 1
                 made = made.with_panel(_Numbered(panel, number))
-        return _shown(made.build())
+        return shown(made.build())
 
     def json(self) -> str:
         """Return the text of its file."""
@@ -109,7 +109,7 @@ class _Numbered(Builder[dashboard.Panel]):
         return self.panel.id(self.number).build()
 
 
-def _shown(made: dashboard.Dashboard) -> dashboard.Dashboard:
+def shown(made: dashboard.Dashboard) -> dashboard.Dashboard:
     """Put links and marks above the panels; the SDK's default hides them in a menu."""
     for mark in made.annotations.list_val or ():
         mark.placement = None  # type: ignore[assignment]
