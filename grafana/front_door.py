@@ -1,23 +1,23 @@
 """The dashboard *Front door*: is it up, what does it answer, how fast, and what holds it back?"""
 
-from grafana.dashboard import DOORS, Dashboard
-from grafana.panels import BYTES, COUNT, NEVER, PER_SECOND, SECONDS, SHARE, above, heat, lines, tile
-from grafana.queries import metric, over_range, promql, quantile, rate, rise, share
+from grafana.dashboard import CHOICES, Dashboard
+from grafana.panels import BYTES, COUNT, EVENTS, NEVER, REQUESTS, SECONDS, SHARE, above, below, heat, lines, tile
+from grafana.queries import MODEL, metric, over_range, promql, quantile, rate, rise, share
 from nexus_proxy.metrics import UPSTREAM
 
-MODEL = 'model=~"$model"'
 # A request failed, was refused, or its client left: by its code, for a stream that fails late has status 200.
 FAILURES = f"{UPSTREAM}.*|internal_error|overloaded|shutting_down|ledger_unavailable"
 FAILED = (MODEL, f'code=~"{FAILURES}"')
 REFUSED = (MODEL, f'code!~"ok|client_gone|{FAILURES}"')
+TAKEN = (MODEL, f'code=~"ok|{FAILURES}"')  # neither refused nor left
 
-REQUESTS = "nexus_requests_total"
+COUNTED = "nexus_requests_total"
 FIRST_BYTE = "nexus_first_byte_seconds_bucket"
 DURATION = "nexus_request_duration_seconds_bucket"
 COMMIT = "nexus_ledger_commit_seconds_bucket"
 BATCH = "nexus_ledger_batch_size_bucket"
 
-ANSWERED = f"sum({rate(REQUESTS, MODEL)})"
+ANSWERED = f"sum({rate(COUNTED, MODEL)})"
 
 NOW = (
     tile(
@@ -27,10 +27,11 @@ NOW = (
         "(/healthz on the operators' listener), then at the last lines of its log.",
         promql(f"min({metric('up')})"),
         words={"1": ("UP", "green"), "0": ("DOWN", "red")},
+        steps=below(1),
     ),
     tile(
         "Requests",
-        PER_SECOND,
+        REQUESTS,
         "Requests answered in a second, whatever the answer. A fall to 0 in busy hours means that clients do not "
         "reach the door: look at what stands in front of it.",
         promql(ANSWERED),
@@ -38,9 +39,10 @@ NOW = (
     tile(
         "Failed",
         SHARE,
-        "The share that failed through us or a provider, streams that broke off included. Above 1 %: see *Failures, "
+        "The share of requests that were taken and then failed, through us or a provider, streams that broke off "
+        "included. Above 1 %: see *Failures, "
         "by code* for what, and *Provider failures* for whose.",
-        promql(share(f"sum({rate(REQUESTS, *FAILED)})", ANSWERED)),
+        promql(share(f"sum({rate(COUNTED, *FAILED)})", f"sum({rate(COUNTED, *TAKEN)})")),
         steps=above(0.01, 0.05),
     ),
     tile(
@@ -48,7 +50,7 @@ NOW = (
         SHARE,
         "The share that we refused: no key, no money, too fast, wrong parameters. High: see *Refusals, by code*; "
         "one client in a loop is the usual cause.",
-        promql(share(f"sum({rate(REQUESTS, *REFUSED)})", ANSWERED)),
+        promql(share(f"sum({rate(COUNTED, *REFUSED)})", ANSWERED)),
         steps=above(0.1, 0.5),
     ),
     tile(
@@ -56,7 +58,7 @@ NOW = (
         SECONDS,
         "Nineteen of twenty answers began within this time. It is nearly all the provider's; if one model is slow, "
         "it is that provider, if all are, look at *Event loop* and *Ledger commit*.",
-        promql(quantile(0.95, FIRST_BYTE, MODEL)),
+        promql(f"{quantile(0.95, FIRST_BYTE, MODEL)} >= 0"),  # without requests it is NaN
         steps=above(10, 60),
     ),
     tile(
@@ -88,35 +90,36 @@ NOW = (
 ANSWERS = (
     lines(
         "Requests, by model",
-        PER_SECOND,
+        REQUESTS,
         "What is asked for. A model that vanishes was refused or is no longer served (`nexus-proxy models`); "
         "`other` is of requests that ended before a model was found.",
-        promql(f"sum by (model) ({rate(REQUESTS, MODEL)})", "{{model}}"),
+        promql(f"sum by (model) ({rate(COUNTED, MODEL)})", "{{model}}"),
         stacked=True,
     ),
     lines(
         "Failures, by code",
-        PER_SECOND,
+        REQUESTS,
         "What went wrong behind the door. `upstream_…` is the provider's; `ledger_unavailable` means that the file "
         "cannot be written (disk full, locked), `internal_error` is a fault of the door: its log has it.",
-        promql(f"sum by (code) ({rate(REQUESTS, *FAILED)})", "{{code}}"),
+        promql(f"sum by (code) ({rate(COUNTED, *FAILED)})", "{{code}}"),
         stacked=True,
         rare=True,
     ),
     lines(
         "Refusals, by code",
-        PER_SECOND,
+        REQUESTS,
         "What clients did wrong. `invalid_api_key` in numbers: somebody tries keys, or one was revoked in use; "
         "`insufficient_balance`: see the accounts that run low on *Money*.",
-        promql(f"sum by (code) ({rate(REQUESTS, *REFUSED)})", "{{code}}"),
+        promql(f"sum by (code) ({rate(COUNTED, *REFUSED)})", "{{code}}"),
         stacked=True,
         rare=True,
     ),
     lines(
         "Provider failures",
-        PER_SECOND,
+        REQUESTS,
         "Whose failures they are. `upstream_no_funds`: pay in at that provider; `upstream_auth`: its secret is wrong "
-        "or revoked; `upstream_rate_limited`: ask for more there; the rest is theirs to mend.",
+        "or revoked; `upstream_rate_limited`: ask for more there; `upstream_model`: the model's `upstream` is wrong; "
+        "`upstream_unreachable`: its `base_url`, or the network; the rest is theirs to mend.",
         promql(
             f"sum by (provider, code) ({rate('nexus_upstream_errors_total')})",
             "{{provider}} {{code}}",
@@ -126,7 +129,7 @@ ANSWERS = (
     ),
     lines(
         "Clients that left, by where the usage came from",
-        PER_SECOND,
+        REQUESTS,
         "Answers whose client hung up. `drained` was read to its usage and is exact; `estimated` was not: raise "
         "drain_s and drain_bytes of [server.limits] if that is often.",
         promql(f"sum by (result) ({rate('nexus_drains_total')})", "{{result}}"),
@@ -161,7 +164,8 @@ LATENCY = (
         "Duration",
         SECONDS,
         "From when a request could be read to its settlement, the whole answer included: long answers are long. "
-        "A p99 at the provider's or the door's time-out (600 s, 3600 s) means calls that hang.",
+        "A p99 near the top means calls that hang until `first_byte_s`, `silence_s` or `exchange_s` of "
+        "[server.timeouts] ends them.",
         *(promql(quantile(q, DURATION, MODEL), f"p{q * 100:.0f}") for q in (0.5, 0.95, 0.99)),
     ),
     heat(
@@ -175,7 +179,8 @@ LATENCY = (
     heat(
         "Duration, spread",
         SECONDS,
-        "The same for the whole answer. A dark row at the top are calls that only a time-out ends.",
+        "The same for the whole answer. A dark row at the top are calls that only a time-out ends: see which model "
+        "it is in the time to first byte, and lower `first_byte_s` or `silence_s` if they hold up clients.",
         DURATION,
         MODEL,
     ),
@@ -193,8 +198,8 @@ INSIDE = (
     lines(
         "Ledger batch",
         COUNT,
-        "Operations in one transaction. It grows with the load, which is how the ledger keeps up; near 1,000 it "
-        "no longer does.",
+        "Operations in one transaction. It grows with the load, which is how the ledger keeps up; near 512, "
+        "the most there is, it no longer does.",
         promql(quantile(0.5, BATCH), "p50"),
         promql(quantile(0.99, BATCH), "p99"),
         promql(
@@ -204,9 +209,10 @@ INSIDE = (
     ),
     lines(
         "Ledger trouble",
-        PER_SECOND,
-        "All 0 in a healthy door. `tried again`: another program locks the file (a long query that writes, a backup "
-        "by copying); `given up`: requests waited longer than commit_s for their hold; `settled late`: see above.",
+        EVENTS,
+        "All 0 in a healthy door. `tried again`: another program locks the file, such as a shell that was left in a "
+        "transaction; `given up`: the client had left, or had its 503, when its hold was committed after all, and the "
+        "hold was voided; `settled late`: see above.",
         promql(f"sum({rate('nexus_ledger_busy_total')})", "tried again"),
         promql(f"sum({rate('nexus_holds_withdrawn_total')})", "given up"),
         promql(f"sum({rate('nexus_settle_late_total')})", "settled late"),
@@ -279,7 +285,7 @@ INSIDE = (
     ),
     tile(
         "Commits",
-        PER_SECOND,
+        EVENTS,
         "Transactions of the ledger in a second. None while requests come: it cannot write, and /readyz says so.",
         promql(f"sum({rate('nexus_ledger_commit_seconds_count')})"),
         width=6,
@@ -291,7 +297,7 @@ DASHBOARD = Dashboard(
     uid="nexus-front-door",
     text="Is the door up, what does it answer, how fast, and what holds it back?",
     beside=(("Money", "nexus-money"),),
-    variables=DOORS,
+    variables=CHOICES,
     rows=(
         ("Now", NOW),
         ("Answers", ANSWERS),

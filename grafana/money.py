@@ -6,12 +6,11 @@ the views are decimal text, so they are cast. A day is a UTC day, as in the ledg
 
 from typing import Final
 
-from grafana.dashboard import DOORS, Dashboard, ledger_choice, source
-from grafana.panels import COUNT, MONEY, NEVER, PER_SECOND, SHARE, above, below, lines, rows, tile
-from grafana.queries import SQLITE, over_range, promql, rate, rise, share, sql, sql_series
+from grafana.dashboard import CHOICES, Dashboard, ledger_choice, source
+from grafana.panels import COUNT, EVENTS, MONEY, NEVER, SHARE, above, below, lines, rows, tile
+from grafana.queries import MODEL, SQLITE, over_range, promql, rate, rise, share, sql, sql_series
 
-MODEL = 'model=~"$model"'
-OK = 'code="ok"'
+FORWARDED = 'provider!="none"'
 
 CHARGED = "nexus_charge_total"
 TOKENS = "nexus_tokens_total"
@@ -33,7 +32,7 @@ LATEST: Final = f"""
 SELECT opened_at, account, {KEY} AS key, model, provider, status, end_state, usage_source,
     prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,
     CAST(charge AS REAL) AS charge, CAST(cost AS REAL) AS cost, cost_currency,
-    first_byte_ms, duration_ms, flags, request_id
+    first_byte_ms, duration_ms, CAST(overrun AS REAL) AS overrun, flags, request_id
 FROM usage
 """
 LATEST_UNITS: Final = {
@@ -46,10 +45,10 @@ NOW = (
     tile(
         "Charged, $currency",
         MONEY,
-        "What accounts were charged in the chosen range. It should move with the requests; nothing charged while "
-        "they come means that all fail: see *Front door*.",
+        "What accounts were charged in the chosen range, as Prometheus counted it; the ledger below is exact. Nothing "
+        "charged while requests come means that all fail: see *Front door*.",
         over_range(f"sum({rise(CHARGED, MODEL)})"),
-        decimals=2,
+        decimals=4,
     ),
     tile(
         "Cost, by currency",
@@ -57,21 +56,23 @@ NOW = (
         "What providers bill for it, in their own currency, by the prices that the door knows. Hold it against their "
         "invoices: if these say more, a price has changed (`nexus-proxy models --prices`).",
         over_range(f"sum by (currency) ({rise('nexus_cost_total', MODEL)})", "{{currency}}"),
-        decimals=2,
+        decimals=4,
     ),
     tile(
         "Cached",
         SHARE,
-        "The share of the input that providers had in their cache, at about a tenth of the price. A fall means that "
+        "The share of the input that providers had in their cache, often at a tenth of the price. A fall means that "
         "prompts no longer begin alike: somebody put a time or an id at the top.",
         over_range(share(f"sum({rise(TOKENS, MODEL, CACHED)})", f"sum({rise(TOKENS, MODEL, PROMPT)})")),
     ),
     tile(
         "Estimated",
         SHARE,
-        "The share of answers whose usage never came, charged by an estimate. Above 1 %: see *Usage missing* for "
-        "whose, and the requests to look at below.",
-        over_range(share(f"sum({rise('nexus_usage_missing_total')})", f"sum({rise('nexus_requests_total', OK)})")),
+        "The share of requests to providers whose usage never came, charged by an estimate. Above 1 %: see *Usage "
+        "missing* for whose, and the requests to look at below.",
+        over_range(
+            share(f"sum({rise('nexus_usage_missing_total')})", f"sum({rise('nexus_requests_total', FORWARDED)})")
+        ),
         steps=above(0.001, 0.01),
         decimals=2,
     ),
@@ -90,13 +91,13 @@ NOW = (
         "Money set aside for requests that are open now. It follows the open exchanges; if it stays while nothing is "
         "asked, see *Open holds* for how old they are.",
         sql("SELECT coalesce(sum(CAST(hold AS REAL)), 0.0) AS held FROM open_holds"),
-        decimals=2,
+        decimals=4,
     ),
     tile(
         "Accounts without money",
         COUNT,
-        "Accounts that have used the door and have less than a cent left: their requests are refused (402). See "
-        "*Balances that run low*.",
+        "Accounts that have used the door and have less than a cent left: most of their requests are refused (402). "
+        "See *Balances that run low*.",
         sql(
             "SELECT count(*) AS accounts FROM balances "
             "WHERE CAST(available AS REAL) < 0.01 AND CAST(total_spent AS REAL) > 0"
@@ -109,7 +110,7 @@ NOW = (
         "What all accounts have paid in and not spent yet. It is owed to them: keep as much with the providers, or "
         "be able to pay it in.",
         sql("SELECT coalesce(sum(CAST(balance AS REAL)), 0.0) AS balance FROM balances"),
-        decimals=2,
+        decimals=4,
     ),
 )
 
@@ -128,13 +129,12 @@ OVER_TIME = (
         "At which rate providers bill us, each in its currency. If it nears what is charged, the mark-up or a price "
         "is wrong: see *Margin*.",
         promql(f"sum by (model, currency) ({rate('nexus_cost_total', MODEL)}) * 3600", "{{model}} {{currency}}"),
-        stacked=True,
         rare=True,
     ),
     lines(
         "Tokens in a second, by kind",
         COUNT,
-        "What is read and written. `thinking` is output that nobody sees and everybody pays; much of it: let clients "
+        "What is read and written. `reasoning` is output that nobody sees and everybody pays; much of it: let clients "
         "set reasoning_effort or a thinking_budget.",
         promql(
             f"sum({rate(TOKENS, MODEL, PROMPT)}) - sum({rate(TOKENS, MODEL, CACHED)}) "
@@ -144,7 +144,7 @@ OVER_TIME = (
         promql(f"sum({rate(TOKENS, MODEL, CACHED)})", "cached input"),
         promql(f"sum({rate(TOKENS, MODEL, CACHE_WRITE)})", "input written to the cache"),
         promql(f"sum({rate(TOKENS, MODEL, COMPLETION)}) - sum({rate(TOKENS, MODEL, REASONING)})", "output"),
-        promql(f"sum({rate(TOKENS, MODEL, REASONING)})", "thinking"),
+        promql(f"sum({rate(TOKENS, MODEL, REASONING)})", "reasoning"),
         stacked=True,
     ),
     lines(
@@ -158,7 +158,7 @@ OVER_TIME = (
     ),
     lines(
         "Usage missing, by provider",
-        PER_SECOND,
+        EVENTS,
         "Answers that were charged by an estimate. One provider, steadily: it no longer reports usage as its dialect "
         "says; check `ask_usage`. All, now and then: clients that leave.",
         promql(f"sum by (provider) ({rate('nexus_usage_missing_total')})", "{{provider}}"),
@@ -167,7 +167,7 @@ OVER_TIME = (
     ),
     lines(
         "Usage flagged, by provider",
-        PER_SECOND,
+        EVENTS,
         "Reports that contradicted themselves and were put right. Steadily: the provider changed what it sends; the "
         "requests to look at below have the counts.",
         promql(f"sum by (provider) ({rate('nexus_usage_flagged_total')})", "{{provider}}"),
@@ -180,9 +180,10 @@ DEPLOYMENT = (
     lines(
         "Spend by day, by model, $currency",
         MONEY,
-        "What was charged on each UTC day. The last bar is of a day that is not over.",
+        "What was charged on each UTC day that the range touches, each as a whole; the last one is not over. A day "
+        "unlike the others: *Spend by account* and *Spend by key* say whose it was.",
         sql_series(f"""
-SELECT CAST(strftime('%s', day) AS INTEGER) AS time, model, CAST(charge AS REAL) AS charge
+SELECT max(CAST(strftime('%s', day) AS INTEGER), $__from / 1000) AS time, model, CAST(charge AS REAL) AS charge
 FROM spend_by_model WHERE {DAYS} ORDER BY time
 """),
         bars=True,
@@ -201,7 +202,7 @@ FROM margin_by_model WHERE {DAYS}
 GROUP BY model, provider, cost_currency ORDER BY charge DESC LIMIT 100
 """),
         units={"requests": COUNT},
-        steps={"margin": below(0, 0)},
+        steps={"margin": below(0)},
     ),
 )
 
@@ -221,7 +222,7 @@ GROUP BY account ORDER BY charge DESC LIMIT 100
     rows(
         "Spend by key, $currency",
         MONEY,
-        "Which key it is. One that should not spend: `nexus-proxy key revoke`, and a new one.",
+        "Which key it is. One that should not spend: `nexus-proxy key list ACCOUNT` has its id for `key revoke ID`.",
         sql(f"""
 SELECT account, {KEY} AS key, sum(requests) AS requests, sum(CAST(charge AS REAL)) AS charge
 FROM spend_by_key WHERE {DAYS} AND {MINE}
@@ -247,7 +248,7 @@ WHERE {MINE} ORDER BY days_left IS NULL, days_left, available LIMIT 100
             "last_updated",
         ),
         units={"days_left": "d"},
-        steps={"days_left": below(7, 1)},
+        steps={"days_left": below(1, 7)},
     ),
     rows(
         "Open holds, $currency",
@@ -270,7 +271,8 @@ REQUESTS = (
     rows(
         "Latest requests, $currency",
         MONEY,
-        "The newest of the range. A client that asks about one gives its x-request-id, which is the last column.",
+        "The newest of the range. A client that asks about one gives its x-request-id, the last column. Nothing new "
+        "here while requests are counted above: the ledger that is shown is not the door's, or an old copy.",
         sql(f"{LATEST}WHERE {RANGE} AND {MINE} ORDER BY request_id DESC LIMIT 100", "opened_at"),
         units=LATEST_UNITS,
         width=24,
@@ -283,7 +285,8 @@ REQUESTS = (
         sql(
             f"""{LATEST}
 WHERE {RANGE} AND {MINE}
-    AND (flags <> '' OR usage_source IN ('estimated', 'recovered', 'cumulative') OR CAST(overrun AS REAL) > 0)
+    AND (flags <> '' OR usage_source IN ('estimated', 'recovered', 'cumulative')
+        OR end_state IN ('upstream_cut', 'timeout') OR CAST(overrun AS REAL) > 0)
 ORDER BY request_id DESC LIMIT 100
 """,
             "opened_at",
@@ -299,8 +302,8 @@ DASHBOARD = Dashboard(
     text="What accounts pay, what providers bill, who runs low, and what somebody should look at. Days are UTC days.",
     beside=(("Front door", "nexus-front-door"),),
     variables=(
-        *DOORS,
-        source("ledger", "Ledger", SQLITE),
+        *CHOICES,
+        source("ledger", "Ledger", SQLITE, "nexus-proxy ledger", "nexus-ledger"),
         ledger_choice(
             "account", "Account", "SELECT account FROM balances ORDER BY account",
             "Accounts in the tables of accounts and requests.", every=EVERY_ACCOUNT,
@@ -318,5 +321,6 @@ DASHBOARD = Dashboard(
         ("Requests, from the ledger", REQUESTS),
     ),
     since="now-7d",
+    refresh="5m",
     timezone="utc",
 )  # fmt: skip

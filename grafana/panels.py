@@ -9,21 +9,23 @@ from dataclasses import dataclass
 from typing import Final, Protocol, Self, TypeVar
 
 from grafana_foundation_sdk.builders import common as look
-from grafana_foundation_sdk.builders import dashboard as grafana
+from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import heatmap, stat, table, timeseries
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import common, dashboard
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from grafana.queries import LEDGER, METRICS, Query, metric, promql
+from grafana.queries import Query, metric, promql
 
 # Units, as Grafana calls them.
-PER_SECOND: Final = "reqps"
+REQUESTS: Final = "reqps"  # in a second
+EVENTS: Final = "ops"  # in a second
 SECONDS: Final = "s"
 SHARE: Final = "percentunit"
 COUNT: Final = "short"
 MONEY: Final = "locale"  # with separators, never shortened; the titles name the currency
+MONEY_DECIMALS: Final = 6  # at most, and without them at most 3: a request may cost a ten-thousandth
 BYTES: Final = "bytes"
 
 Steps = tuple[tuple[str, float | None], ...]  # colours, and the values from which they hold; None: from the least
@@ -34,9 +36,9 @@ def above(yellow: float | None = None, red: float | None = None) -> Steps:
     return (("green", None), *((colour, at) for colour, at in (("yellow", yellow), ("red", red)) if at is not None))
 
 
-def below(yellow: float, red: float) -> Steps:
+def below(red: float, yellow: float | None = None) -> Steps:
     """Return green, and yellow and red below these values."""
-    return (("red", None), ("yellow", red), ("green", yellow))
+    return (("red", None), ("green", red)) if yellow is None else (("red", None), ("yellow", red), ("green", yellow))
 
 
 FINE: Final = above()
@@ -55,6 +57,7 @@ class Panel(Protocol):
     def datasource(self, datasource: common.DataSourceRef, /) -> Self: ...
     def targets(self, targets: list[Builder[Dataquery]], /) -> Self: ...
     def thresholds(self, thresholds: Builder[dashboard.ThresholdsConfig], /) -> Self: ...
+    def decimals(self, decimals: float, /) -> Self: ...
     def no_value(self, no_value: str, /) -> Self: ...
     def build(self) -> dashboard.Panel: ...
 
@@ -76,15 +79,14 @@ def tile(
     panel = stat.Panel().reduce_options(look.ReduceDataOptions().calcs(["lastNotNull"]))
     colour = common.BigValueColorMode.VALUE if steps == FINE and not words else common.BigValueColorMode.BACKGROUND
     panel = panel.color_mode(colour)
-    if decimals is not None:
-        panel = panel.decimals(decimals)
     if words:
         options = {
             value: dashboard.ValueMappingResult(text=word, color=colour, index=index)
             for index, (value, (word, colour)) in enumerate(words.items())
         }
         panel = panel.mappings([dashboard.ValueMap(options=options)])
-    return _told(panel, title, unit, text, queries, steps).height(4).span(width)
+    panel = _told(panel, title, unit, text, queries, steps).height(4).span(width)
+    return panel if decimals is None else panel.decimals(decimals)
 
 
 def lines(
@@ -116,7 +118,7 @@ def lines(
     if stacked or bars:
         panel = panel.stacking(look.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(40)
     if bars:
-        panel = panel.draw_style(common.GraphDrawStyle.BARS).fill_opacity(80)
+        panel = panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).fill_opacity(80)
         panel = panel.display_name("${__field.labels.model}")  # else the value's column stands before it
     if rare:
         never = dashboard.MatcherConfig(id_val="byValue", options={"op": "gte", "reducer": "allIsZero", "value": 0})
@@ -149,6 +151,7 @@ def rows(
 ) -> table.Panel:
     """Return a table. Columns have the unit that `units` says, else the panel's; `steps` colour a column's cells."""
     panel = table.Panel().filterable(True).cell_height(common.TableCellHeight.SM)
+    panel = panel.override_by_field_type("string", [dashboard.DynamicConfigValue(id_val="unit", value="string")])
     properties: dict[str, list[dashboard.DynamicConfigValue]] = {}
     for column, name in (units or {}).items():
         properties.setdefault(column, []).append(dashboard.DynamicConfigValue(id_val="unit", value=name))
@@ -158,11 +161,12 @@ def rows(
             (
                 dashboard.DynamicConfigValue(id_val="thresholds", value=_thresholds(marks).build()),
                 dashboard.DynamicConfigValue(id_val="custom.cellOptions", value=coloured),
+                dashboard.DynamicConfigValue(id_val="mappings", value=[_nothing()]),
             )
         )
     for column, found in properties.items():
         panel = panel.override_by_name(column, found)
-    return _told(panel, title, unit, text, (query,), FINE).height(9).span(width)
+    return _told(panel, title, unit, text, (query,), FINE).no_value("").height(9).span(width)
 
 
 def _told(
@@ -174,15 +178,23 @@ def _told(
     steps: Steps,
     form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> P:
-    source = LEDGER if queries[0].is_sql else METRICS
     targets = [Built(query.target(chr(ord("A") + number), form)) for number, query in enumerate(queries)]
-    panel = panel.title(title).unit(unit).description(text).datasource(source).targets([*targets])
-    return panel.thresholds(_thresholds(steps)).no_value("none")
+    panel = panel.title(title).unit(unit).description(text).datasource(queries[0].source).targets([*targets])
+    if unit == MONEY:
+        panel = panel.decimals(MONEY_DECIMALS)
+    return panel.thresholds(_thresholds(steps)).no_value("no data")
 
 
-def _thresholds(steps: Steps) -> grafana.ThresholdsConfig:
+def _nothing() -> dashboard.SpecialValueMap:
+    """Return how a cell without a value is shown: else it has the colour of the least value."""
+    shown = dashboard.ValueMappingResult(text="–", color="text")
+    matched = dashboard.DashboardSpecialValueMapOptions(match=dashboard.SpecialValueMatch.NULL, result=shown)
+    return dashboard.SpecialValueMap(options=matched)
+
+
+def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
     found = [dashboard.Threshold(color=colour, value=value) for colour, value in steps]
-    return grafana.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(found)
+    return builders.ThresholdsConfig().mode(dashboard.ThresholdsMode.ABSOLUTE).steps(found)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ chosen. Macros and variables stay in the text for Grafana to fill in.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from grafana_foundation_sdk.builders import prometheus
 from grafana_foundation_sdk.cog.variants import Dataquery
@@ -16,68 +16,88 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 SQLITE: Final = "frser-sqlite-datasource"
 METRICS: Final = common.DataSourceRef(type_val="prometheus", uid="${datasource}")
 LEDGER: Final = common.DataSourceRef(type_val=SQLITE, uid="${ledger}")
+MODEL: Final = 'model=~"$model"'
 CHOSEN: Final = ('job=~"$job"', 'instance=~"$instance"')  # of the doors that are scraped
 
 
-@dataclass
-class SqlQuery(Dataquery):
-    """A query of the SQLite plugin. `times` are the columns that are instants: RFC 3339 text, or seconds since 1970."""
+class Query(Protocol):
+    """What a panel asks of one data source."""
 
-    text: str
-    times: Sequence[str]
-    series: bool
-    ref_id: str = "A"
+    @property
+    def source(self) -> common.DataSourceRef:
+        """The variable in which the data source is chosen."""
 
-    def to_json(self) -> dict[str, object]:
-        """Return it as the plugin reads it: `rawQueryText` is edited and filled in, and becomes `queryText`."""
-        return {
-            "refId": self.ref_id,
-            "datasource": LEDGER,
-            "queryType": "time series" if self.series else "table",
-            "rawQueryText": self.text,
-            "queryText": self.text,
-            "timeColumns": list(self.times),
-        }
+    def target(self, ref_id: str, form: PromQueryFormat) -> Dataquery:
+        """Return it as Grafana wants it; `form` is how Prometheus is to shape its answer."""
 
 
 @dataclass(frozen=True)
-class Query:
-    """One query of a panel, whichever its data source."""
+class PromQuery:
+    """A query of Prometheus: at the range's end if it is `instant`, else all along the range."""
 
     text: str
     legend: str = ""
-    times: Sequence[str] = ()
     instant: bool = False
-    is_sql: bool = False
-    series: bool = False
+    source = METRICS
 
     def target(self, ref_id: str, form: PromQueryFormat) -> Dataquery:
         """Return it as Grafana wants it."""
-        if self.is_sql:
-            return SqlQuery(self.text, self.times, self.series, ref_id)
         query = prometheus.Dataquery().datasource(METRICS).ref_id(ref_id).expr(self.text).format(form)
         query = query.instant() if self.instant else query.range()
         return query.legend_format(self.legend).build()
 
 
-def promql(text: str, legend: str = "") -> Query:
+@dataclass(frozen=True)
+class SqlQuery:
+    """A query of the ledger. `times` are the columns that are instants: RFC 3339 text, or seconds since 1970."""
+
+    text: str
+    times: Sequence[str] = ()
+    series: bool = False
+    source = LEDGER
+
+    def target(self, ref_id: str, form: PromQueryFormat) -> Dataquery:
+        """Return it as the SQLite plugin wants it."""
+        return SqliteTarget(ref_id, self)
+
+
+@dataclass(frozen=True)
+class SqliteTarget(Dataquery):
+    """What the SQLite plugin reads. `rawQueryText` is what is edited and filled in, and becomes `queryText`."""
+
+    ref_id: str
+    query: SqlQuery
+
+    def to_json(self) -> dict[str, object]:
+        """Return its members."""
+        return {
+            "refId": self.ref_id,
+            "datasource": LEDGER,
+            "queryType": "time series" if self.query.series else "table",
+            "rawQueryText": self.query.text,
+            "queryText": self.query.text,
+            "timeColumns": list(self.query.times),
+        }
+
+
+def promql(text: str, legend: str = "") -> PromQuery:
     """Return a query of Prometheus over the picker's range. Its series are named by the legend, `{{model}}`."""
-    return Query(text, legend)
+    return PromQuery(text, legend)
 
 
-def over_range(text: str, legend: str = "") -> Query:
+def over_range(text: str, legend: str = "") -> PromQuery:
     """Return a query of Prometheus for one number for the whole of the picker's range, which is `$__range`."""
-    return Query(text, legend, instant=True)
+    return PromQuery(text, legend, instant=True)
 
 
-def sql(text: str, *times: str) -> Query:
+def sql(text: str, *times: str) -> SqlQuery:
     """Return a query of the ledger for a table."""
-    return Query(text.strip(), times=times, is_sql=True)
+    return SqlQuery(text.strip(), times)
 
 
-def sql_series(text: str) -> Query:
+def sql_series(text: str) -> SqlQuery:
     """Return a query of the ledger for a chart: columns `time` (ascending), one of text that names it, and numbers."""
-    return Query(text.strip(), times=("time",), is_sql=True, series=True)
+    return SqlQuery(text.strip(), ("time",), series=True)
 
 
 def metric(name: str, *matchers: str) -> str:
@@ -102,4 +122,4 @@ def quantile(share: float, name: str, *matchers: str, by: str = "") -> str:
 
 def share(part: str, whole: str) -> str:
     """Return part / whole; 0 where there is no part, or nothing at all."""
-    return f"(({part}) or vector(0)) / clamp_min({whole}, 1e-9)"
+    return f"({part}) / (({whole}) > 0) or vector(0)"

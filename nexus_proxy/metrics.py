@@ -2,9 +2,8 @@
 
 Strategy: a registry of its own, so that two servers in one process do not mix. The values of a label are a closed set:
 a model that is not configured is `other`, and no text of a client's ever is a label. The series that every request
-touches are looked up once, and counted without the client library; what is rare is left to it. Series of failures
-whose labels are known beforehand start at 0: Prometheus sees no rise in a series that begins at 1, so an alert would
-miss the first one.
+touches are looked up once, and counted without the client library; what is rare is left to it. Prometheus sees no rise
+in a series that begins at 1, so an alert would miss the first one: what can be known beforehand starts at 0.
 """
 
 from collections.abc import Mapping
@@ -111,17 +110,18 @@ class Metrics:
 
     def _begin_at_zero(self, models: Mapping[str, str]) -> None:
         for leaf in leaves(NexusError):
+            theirs = leaf.code.startswith(UPSTREAM)
             if not issubclass(leaf, UpstreamError):
                 self._answers_of(self._other, None, leaf.status, leaf.code)
-            if not issubclass(leaf, UpstreamError | RequestError | ClientGone):  # ours, whatever is asked for
+            if theirs or not issubclass(leaf, UpstreamError | RequestError | ClientGone):  # what fails, theirs or ours
                 for model, provider in models.items():
                     self._answers_of(self._models[model], provider, leaf.status, leaf.code)
-        for provider in set(models.values()):
+                    if theirs:
+                        self._upstream_errors.labels(provider, leaf.code)
+        for model, provider in models.items():
+            self._answers_of(self._models[model], provider, 200, None)
             self._usage_missing.labels(provider)
             self._usage_flagged.labels(provider)
-            for leaf in leaves(UpstreamError):
-                if leaf.code.startswith(UPSTREAM):
-                    self._upstream_errors.labels(provider, leaf.code)
         for source in UsageSource:
             self._drains.labels(source)
 

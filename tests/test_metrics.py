@@ -91,15 +91,16 @@ def test_charges_are_summed_without_a_rounding() -> None:
 def begun_at_zero() -> set[tuple[object, ...]]:
     """Return the series in which the first failure must be a rise, or no alert sees it."""
     codes = ("auth", "broken", "model", "no_funds", "overloaded", "rate_limited", "timeout", "unreachable")
-    p, refused = ("provider", "p"), {(leaf.status, leaf.code) for leaf in leaves(NexusError)}
+    p, causes = ("provider", "p"), {(leaf.status, leaf.code) for leaf in leaves(NexusError)}
     series: set[tuple[object, ...]] = {
         ("nexus_upstream_errors_total", ("code", f"upstream_{code}"), p) for code in codes
     }
     series |= {(f"nexus_usage_{what}_total", p) for what in ("missing", "flagged")}
     series |= {("nexus_drains_total", ("result", source.value)) for source in UsageSource}
-    ours = {(500, "internal_error"), (503, "overloaded"), (503, "shutting_down"), (503, "ledger_unavailable")}
-    answered = {("other", "none", *cause) for cause in refused if not cause[1].startswith("upstream_")}
-    answered |= {("m", "p", *cause) for cause in ours}
+    failed = {(500, "internal_error"), (503, "overloaded"), (503, "shutting_down"), (503, "ledger_unavailable")}
+    failed |= {(status, code) for status, code in causes if code.startswith("upstream_")}
+    answered = {("other", "none", *cause) for cause in causes if not cause[1].startswith("upstream_")}
+    answered |= {("m", "p", *cause) for cause in failed | {(200, "ok")}}
     return series | {
         ("nexus_requests_total", ("code", code), ("model", model), ("provider", provider), ("status", str(status)))
         for model, provider, status, code in answered

@@ -77,7 +77,7 @@ def _timeseries(axes: Axes, panel: dict[str, Any], scene: Scene, values: dict[st
     if custom.get("drawStyle") == "bars":
         bottom = [0.0] * len(times)
         for name, found in zip(names, heights, strict=True):
-            axes.bar(moments, _zeros(found), 0.8, bottom=bottom, label=name)  # type: ignore[arg-type]
+            axes.bar(moments, _zeros(found), 0.8, align="edge", bottom=bottom, label=name)  # type: ignore[arg-type]
             bottom = [low + more for low, more in zip(bottom, _zeros(found), strict=True)]
     elif custom.get("stacking", {}).get("mode") == "normal" and series:
         axes.stackplot(moments, *map(_zeros, heights), labels=names, alpha=0.6)  # type: ignore[arg-type]
@@ -92,6 +92,7 @@ def _timeseries(axes: Axes, panel: dict[str, Any], scene: Scene, values: dict[st
     axes.yaxis.set_major_formatter(lambda value, _: _said(value, defaults))
     axes.tick_params(labelsize=8)
     axes.set_ylim(bottom=0)
+    axes.set_xlim(datetime.fromtimestamp(scene.began, UTC), datetime.fromtimestamp(scene.ended, UTC))  # type: ignore[arg-type]
     if series:
         axes.legend(fontsize=8, loc="upper left", ncols=2)
 
@@ -182,7 +183,7 @@ def _said(value: float, defaults: dict[str, Any]) -> str:
         case "bytes":
             return f"{value / 2**20:.3g} MiB"
         case "locale":
-            return f"{value:,.{6 if digits is None else digits}f}"
+            return f"{value:,.{3 if digits is None else digits}f}".rstrip("0").rstrip(".")  # digits are a maximum
         case unit:
             number = f"{value:.3g}" if digits is None else f"{value:.{digits}f}"
             return f"{number} req/s" if unit == "reqps" else number

@@ -6,6 +6,7 @@ asked through its own HTTP API.
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -42,6 +43,11 @@ class Prometheus:
     def at(self, query: str, at_s: float) -> list[dict[str, Any]]:
         """Return the series of an instant query."""
         return list(self.ask("/api/v1/query", query=query, time=at_s)["result"])
+
+    def value(self, query: str) -> float | None:
+        """Return what an instant query says now, if that is one number."""
+        series = self.at(query, time.time())
+        return float(series[0]["value"][1]) if len(series) == 1 else None
 
     def over(self, query: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
         """Return the series of a range query."""

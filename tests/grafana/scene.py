@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import orjson
 
-from tests.grafana.prometheus import SCRAPE_S, Prometheus, prometheus
+from tests.grafana.prometheus import Prometheus, prometheus
 from tests.rig.answers import SHAPES, Answer
 from tests.rig.door import DoorProcess, door_process
 from tests.rig.eventually import eventually
@@ -29,7 +29,7 @@ from tests.rig.steps import Chunk, Delay, Received, Reset, Script, Stall, Step, 
 
 LOCKED_S: Final = 1.6  # longer than an answer waits for the ledger
 LONG_RUN_S: Final = 60.0
-_STREAMS_LEFT_OPEN: Final = 3
+STREAMS_LEFT_OPEN: Final = 3
 
 # Two billing currencies, so that costs have two as well.
 OVERRIDES: Final[dict[str, Any]] = {
@@ -40,12 +40,13 @@ OVERRIDES: Final[dict[str, Any]] = {
 
 @dataclass(slots=True)
 class Scene:
-    """A door that has been busy since `began`, in Unix seconds, and who watched. `keys` are by account."""
+    """A door that has been busy since `began`, and who watched; instants are Unix seconds. `keys` are by account."""
 
     door: DoorProcess
     fu: FaultUpstream
     prometheus: Prometheus
     began: float
+    restarted: float = 0.0
     ended: float = 0.0
     keys: dict[str, str] = field(default_factory=dict)
     asked: int = 0
@@ -162,7 +163,7 @@ async def busy(directory: Path, seconds: float = LONG_RUN_S) -> AsyncIterator[Sc
         prometheus(directory, door.admin_port) as watching,
     ):
         scene = Scene(door, fu, watching, time.time())
-        await eventually(lambda: bool(watching.at("nexus_holds_open", time.time())), timeout_s=20)
+        await eventually(lambda: watching.value("nexus_holds_open") == 0, timeout_s=20)
         accounts = {"unpaid": "0", "hasty": "1.00", "poor": "0.0020"}
         for account, topup in accounts.items():
             scene.keys[account] = await door.mint(account, topup=topup, plan="free" if account == "hasty" else "wide")
@@ -176,17 +177,18 @@ async def busy(directory: Path, seconds: float = LONG_RUN_S) -> AsyncIterator[Sc
             await asyncio.to_thread(_lock, door.ledger_path)
             await asyncio.sleep(seconds * 0.3)
             await door.stop(signal.SIGKILL)
-            await asyncio.sleep(2 * SCRAPE_S)  # long enough to be seen
+            await eventually(lambda: watching.value("up") == 0)
+            scene.restarted = time.time()
             await door.start()
             await asyncio.sleep(max(0.0, scene.began + seconds - time.time()))
-            await _leave_open(scene)
-            await asyncio.sleep(2 * SCRAPE_S)
         finally:
             for task in load:
                 task.cancel()
             ended = await asyncio.gather(*load, return_exceptions=True)
         faults = [fault for fault in ended if isinstance(fault, Exception)]
         assert faults == []
+        await _leave_open(scene)
+        await eventually(lambda: watching.value("nexus_holds_open") == STREAMS_LEFT_OPEN)
         scene.ended = time.time()
         yield scene
         for connection in scene.open:
@@ -208,7 +210,7 @@ def _lock(path: Path) -> None:
 
 
 async def _leave_open(scene: Scene) -> None:
-    for _ in range(_STREAMS_LEFT_OPEN):
+    for _ in range(STREAMS_LEFT_OPEN):
         began = Answer().events({})[0].data
         tag = scene.tag((sse_head(), Chunk(began), Stall()))
         connection = await scene.door.connect().__aenter__()

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from grafana.front_door import FAILURES
+from nexus_proxy.errors import NexusError, leaves
 from tests.grafana.test_dashboards import labels_by_name
 from tests.rig.house import House
 from tests.rig.raw_client import get
@@ -58,7 +59,7 @@ def test_an_alert_says_what_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
     assert "{{" in notes["description"]
     headings = re.findall(r"^## (\w+)$", (ROOT / "grafana" / "runbook.md").read_text("utf-8"), re.MULTILINE)
     assert rule["alert"] in headings
-    assert notes["runbook_url"] == f"grafana/runbook.md#{rule['alert'].lower()}"
+    assert notes["runbook"] == f"grafana/runbook.md#{rule['alert'].lower()}"
 
 
 @by_alert
@@ -78,7 +79,16 @@ def test_an_alert_asks_only_for_what_there_is(rule: dict[str, Any]) -> None:
 
 def test_what_counts_as_failed_is_what_the_dashboard_shows_as_failed() -> None:
     (ratio,) = (rule["expr"] for rule in RULES if rule["alert"] == "NexusErrorRatio")
-    assert f'code=~"{FAILURES}"' in ratio
+    failed, taken, enough = re.findall(r'code=~"([^"]+)"', ratio)
+    assert (failed, taken, enough) == (FAILURES, f"ok|{FAILURES}", f"ok|{FAILURES}")
+
+
+def test_the_codes_and_the_job_that_alerts_name_are_there() -> None:
+    codes = {leaf.code for leaf in leaves(NexusError)}
+    named = {code for rule in RULES for code in re.findall(r'code="(\w+)"', rule["expr"])}
+    assert named == {"upstream_no_funds", "upstream_auth", "ledger_unavailable"} <= codes
+    (scraped,) = yaml.safe_load((ROOT / "config" / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    assert {job for rule in RULES for job in re.findall(r'job="([^"]+)"', rule["expr"])} == {scraped["job_name"]}
 
 
 def test_the_runbook_has_no_other_headings() -> None:
