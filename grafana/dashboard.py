@@ -53,7 +53,9 @@ def source(name: str, label: str, kind: str, title: str, uid: str) -> builders.D
 CHOICES: Final = (
     source("datasource", "Prometheus", "prometheus", "nexus-proxy metrics", "nexus-prometheus"),
     choice("job", "Job", "label_values(nexus_holds_open, job)", "Prometheus' job that scrapes the doors."),
-    choice("instance", "Door", 'label_values(nexus_holds_open{job=~"$job"}, instance)', "Doors that are shown."),
+    choice(
+        "instance", "Door", 'label_values(up{job=~"$job"}, instance)', "Doors that are shown, those that are down too."
+    ),
     choice(
         "model",
         "Model",

@@ -8,7 +8,7 @@ from typing import Final
 
 from grafana.dashboard import CHOICES, Dashboard, ledger_choice, source
 from grafana.panels import COUNT, EVENTS, MONEY, NEVER, SHARE, above, below, lines, rows, tile
-from grafana.queries import MODEL, SQLITE, over_range, promql, rate, rise, share, sql, sql_series
+from grafana.queries import MODEL, SQLITE, over_range, promql, rate, rise, share, sql
 
 FORWARDED = 'provider!="none"'
 
@@ -107,9 +107,9 @@ NOW = (
     tile(
         "Balances, $currency",
         MONEY,
-        "What all accounts have paid in and not spent yet. It is owed to them: keep as much with the providers, or "
-        "be able to pay it in.",
-        sql("SELECT coalesce(sum(CAST(balance AS REAL)), 0.0) AS balance FROM balances"),
+        "What all accounts have paid in and not spent yet, debts apart. It is owed to them: keep as much with the "
+        "providers, or be able to pay it in.",
+        sql("SELECT coalesce(sum(max(CAST(balance AS REAL), 0.0)), 0.0) AS balance FROM balances"),
         decimals=4,
     ),
 )
@@ -182,10 +182,13 @@ DEPLOYMENT = (
         MONEY,
         "What was charged on each UTC day that the range touches, each as a whole; the last one is not over. A day "
         "unlike the others: *Spend by account* and *Spend by key* say whose it was.",
-        sql_series(f"""
+        sql(
+            f"""
 SELECT max(CAST(strftime('%s', day) AS INTEGER), $__from / 1000) AS time, model, CAST(charge AS REAL) AS charge
 FROM spend_by_model WHERE {DAYS} ORDER BY time
-"""),
+""",
+            "time",
+        ),
         bars=True,
         width=12,
     ),
@@ -233,8 +236,8 @@ GROUP BY account, key_name, key_hint ORDER BY charge DESC LIMIT 100
     rows(
         "Balances that run low, $currency",
         MONEY,
-        "Accounts by how many days their balance lasts at the pace of the last seven days of the range. Yellow: write "
-        "to them. Red: less than a day. Those that did not spend come last.",
+        "Accounts by how many days what they have, overdraft included, lasts at the pace of the last seven days of the "
+        "range. Yellow: write to them. Red: less than a day. Those that did not spend come last.",
         sql(
             f"""
 SELECT account, plan, CAST(available AS REAL) AS available, CAST(held AS REAL) AS held, a_day,

@@ -119,6 +119,10 @@ def lines(
         panel = panel.stacking(look.StackingConfig().mode(common.StackingMode.NORMAL)).fill_opacity(40)
     if bars:
         panel = panel.draw_style(common.GraphDrawStyle.BARS).bar_alignment(common.BarAlignment.AFTER).fill_opacity(80)
+        # A table of times, names and amounts. The plugin's own "time series" is an error where there are no rows.
+        panel = panel.with_transformation(
+            dashboard.DataTransformerConfig("prepareTimeSeries", options={"format": "multi"})
+        )
         panel = panel.display_name("${__field.labels.model}")  # else the value's column stands before it
     if rare:
         never = dashboard.MatcherConfig(id_val="byValue", options={"op": "gte", "reducer": "allIsZero", "value": 0})

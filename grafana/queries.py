@@ -53,7 +53,6 @@ class SqlQuery:
 
     text: str
     times: Sequence[str] = ()
-    series: bool = False
     source = LEDGER
 
     def target(self, ref_id: str, form: PromQueryFormat) -> Dataquery:
@@ -73,7 +72,7 @@ class SqliteTarget(Dataquery):
         return {
             "refId": self.ref_id,
             "datasource": LEDGER,
-            "queryType": "time series" if self.query.series else "table",
+            "queryType": "table",
             "rawQueryText": self.query.text,
             "queryText": self.query.text,
             "timeColumns": list(self.query.times),
@@ -91,13 +90,8 @@ def over_range(text: str, legend: str = "") -> PromQuery:
 
 
 def sql(text: str, *times: str) -> SqlQuery:
-    """Return a query of the ledger for a table."""
+    """Return a query of the ledger for a table. `times` are its columns that are instants."""
     return SqlQuery(text.strip(), times)
-
-
-def sql_series(text: str) -> SqlQuery:
-    """Return a query of the ledger for a chart: columns `time` (ascending), one of text that names it, and numbers."""
-    return SqlQuery(text.strip(), ("time",), series=True)
 
 
 def metric(name: str, *matchers: str) -> str:

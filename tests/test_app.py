@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nexus_proxy import config
-from nexus_proxy.app import Door
+from nexus_proxy.app import Door, metrics_of
 from nexus_proxy.chain import CHAIN
 from tests.rig.raw_client import ask, get, post
 from tests.rig.settings import ENVIRON, settings, write
@@ -34,6 +34,12 @@ async def test_an_address_that_is_taken_is_named_and_leaves_nothing_open(tmp_pat
     await door.start()
     await door.stop()
     gc.collect()  # what was left open would warn, and a warning is an error
+
+
+def test_metrics_know_the_provider_of_each_model(tmp_path: Path) -> None:
+    text = metrics_of(configured(tmp_path)).render()[0].decode()
+    assert 'nexus_requests_total{code="ok",model="m-qwen",provider="p-qwen",status="200"} 0.0' in text
+    assert 'nexus_usage_missing_total{provider="p-deepseek"} 0.0' in text
 
 
 async def test_a_door_serves_both_listeners_until_it_is_stopped(tmp_path: Path) -> None:

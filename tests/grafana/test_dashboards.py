@@ -179,7 +179,7 @@ def test_variables_ask_only_for_what_there_is(name: str, empty: sqlite3.Connecti
             empty.execute(variable["query"])
             continue
         metric, label = re.match(r"label_values\((\w+).*, (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
-        assert label in labels_by_name()[metric] | TARGETED
+        assert label in (labels_by_name() | UP)[metric] | TARGETED
 
 
 def test_every_metric_of_ours_is_shown() -> None:
@@ -205,6 +205,16 @@ def test_what_is_provisioned_is_there() -> None:
     (sources,) = (yaml.safe_load(path.read_text("utf-8")) for path in (folder / "datasources").iterdir())
     found = {source["uid"]: source["type"] for source in sources["datasources"]}
     assert found == {"nexus-prometheus": "prometheus", "nexus-ledger": SQLITE}
+    chosen = {
+        variable["current"]["value"]
+        for dashboard in DASHBOARDS.values()
+        for variable in dashboard["templating"]["list"]
+        if variable["type"] == "datasource"
+    }
+    assert chosen == set(found)
+    metrics, ledger = sources["datasources"]
+    assert (metrics["url"], metrics["access"]) == ("http://127.0.0.1:9091", "proxy")
+    assert ledger["jsonData"] == {"path": "$NEXUS_LEDGER", "pathPrefix": "file:", "pathOptions": "mode=ro"}
     (boards,) = (yaml.safe_load(path.read_text("utf-8")) for path in (folder / "dashboards").iterdir())
     assert [provider["options"]["path"] for provider in boards["providers"]] == ["$NEXUS_DASHBOARDS"]
     scraped = yaml.safe_load((ROOT / "config" / "prometheus.yml").read_text("utf-8"))["global"]["scrape_interval"]

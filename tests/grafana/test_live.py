@@ -89,6 +89,52 @@ def sql_numbers(columns: list[str], found: Any, panel: dict[str, Any], target: d
     return numbers
 
 
+def shown(scene: Scene, values: dict[str, dict[str, str]], title: str, **chosen: str) -> list[float]:
+    """Return the numbers that a panel of *Money* has of Prometheus."""
+    (target,) = titled(title)["targets"]
+    return prometheus_numbers(scene, filled(scene, values, title, **chosen), Range(scene.began, scene.ended), target)
+
+
+def filled(scene: Scene, values: dict[str, dict[str, str]], title: str, **chosen: str) -> str:
+    """Return the query of a panel of *Money*, with these variables instead of all."""
+    (target,) = titled(title)["targets"]
+    return fill(Range(scene.began, scene.ended).fill(text_of(target)), values["money.json"] | chosen)
+
+
+def titled(title: str) -> dict[str, Any]:
+    """Return a panel of *Money*."""
+    return next(panel for panel in panels(DASHBOARDS["money.json"]) if panel["title"] == title)
+
+
+async def test_tiles_say_what_the_ledger_says(scene: Scene, values: dict[str, dict[str, str]]) -> None:
+    """Prometheus extrapolates, so as nearly as that."""
+    (truth,) = scene.door.sql("""
+SELECT sum(CAST(charge AS REAL)) AS charged, sum(iif(model = 'm-qwen', CAST(charge AS REAL), 0)) AS of_one,
+    1.0 * sum(cached_tokens) / sum(prompt_tokens) AS cached,
+    1.0 * sum(usage_source = 'estimated') / count(*) AS estimated
+FROM usage WHERE closed_at IS NOT NULL AND end_state <> 'crashed'
+""")
+    assert shown(scene, values, "Charged, $currency") == pytest.approx([truth["charged"]], rel=0.1)
+    assert shown(scene, values, "Charged, $currency", model="m-qwen") == pytest.approx([truth["of_one"]], rel=0.15)
+    assert shown(scene, values, "Cached") == pytest.approx([truth["cached"]], abs=0.05)
+    assert shown(scene, values, "Estimated") == pytest.approx([truth["estimated"]], abs=0.02)
+    assert [round(number) for number in shown(scene, values, "Overrun")] == [1]
+
+
+async def test_tables_say_what_the_ledger_says(scene: Scene, values: dict[str, dict[str, str]]) -> None:
+    margins = scene.door.sql("SELECT * FROM margin_by_model WHERE cost_currency = 'USD'")
+    owed = sum(float(row["charge"]) - float(row["cost"]) for row in margins)
+    columns, found = ask(scene.door.ledger_path, filled(scene, values, "Margin, by model"))
+    at = columns.index("margin")
+    assert sum(row[at] for row in found if row[at] is not None) == pytest.approx(owed, abs=1e-9)
+    columns, found = ask(scene.door.ledger_path, filled(scene, values, "Balances that run low, $currency"))
+    row = dict(zip(columns, next(row for row in found if row[0] == "acme"), strict=True))
+    assert row["a_day"] == pytest.approx(float(scene.door.account()["total_spent"]) / 7)
+    assert row["days_left"] == pytest.approx(row["available"] / row["a_day"])
+    one = ask(scene.door.ledger_path, filled(scene, values, "Spend by account, $currency", account="'hasty'"))[1]
+    assert [row[0] for row in one] == ["hasty"]
+
+
 async def test_money_in_prometheus_is_the_ledgers(scene: Scene) -> None:
     """What was charged since the last start is the same in both, to a billionth."""
     started = datetime.fromtimestamp(scene.restarted, UTC).isoformat()
