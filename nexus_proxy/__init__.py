@@ -1,5 +1,5 @@
 """A metered, OpenAI-compatible front door for Chinese AI models."""
 
-from nexus_proxy import native
+from nexus_proxy.runtime import native
 
 native.use()

@@ -20,7 +20,6 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from nexus_proxy import native
 from nexus_proxy.answers import Reply
 from nexus_proxy.api import admin, balance, models, operators
 from nexus_proxy.api.admin_socket import AdminSocket
@@ -28,10 +27,8 @@ from nexus_proxy.api.routing import Routing
 from nexus_proxy.appkeys import PARTS
 from nexus_proxy.arrival import Arrival
 from nexus_proxy.chain import CHAIN, compose, forward
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.places import Places
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp
@@ -45,6 +42,9 @@ from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.logs import Logger, configure
 from nexus_proxy.metrics import Metrics
 from nexus_proxy.parts import Parts, Readiness
+from nexus_proxy.runtime import native
+from nexus_proxy.runtime.clock import now_ms
+from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from nexus_proxy.visit import COMPLETIONS, Visit

@@ -7,13 +7,13 @@ from structlog.typing import FilteringBoundLogger
 
 from nexus_proxy.config import Config
 from nexus_proxy.core.places import Places
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
 from nexus_proxy.lines import ExchangeLog
 from nexus_proxy.metrics import Metrics
+from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 

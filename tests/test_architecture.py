@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nexus_proxy
-from nexus_proxy import native
+from nexus_proxy.runtime import native
 
 ROOT = Path(nexus_proxy.__file__).parent
 
@@ -17,9 +17,9 @@ ROOT = Path(nexus_proxy.__file__).parent
 FLOORS: tuple[frozenset[str], ...] = tuple(
     frozenset(floor.split())
     for floor in (
-        "native errors",
-        "compile",
-        "core clock counts deadlines",
+        "errors",
+        "runtime",
+        "core counts",
         "lines",
         "catalogue metrics logs arrival config_file",
         "config answers",

@@ -23,7 +23,6 @@ from nexus_proxy.api.admin import Admin
 from nexus_proxy.api.admin_socket import socket_path
 from nexus_proxy.cli import reach
 from nexus_proxy.cli.main import run
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config, load
 from nexus_proxy.core import apikey
 from nexus_proxy.core.settlement import EndState, UsageSource
@@ -34,6 +33,7 @@ from nexus_proxy.ledger.protocol import CreateAccount, CreateKey, DeclarePlans, 
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
 from nexus_proxy.ledger.writer import Writer
+from nexus_proxy.runtime.clock import now_ms
 from tests.rig.admins import listening
 
 TOML = """

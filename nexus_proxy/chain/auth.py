@@ -5,9 +5,9 @@ answer for every kind of wrong, so that nothing can be learnt by trying.
 """
 
 from nexus_proxy.answers import Reply
-from nexus_proxy.clock import now_ms
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
+from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.visit import Handler, Visit
 
 

@@ -8,7 +8,6 @@ import asyncio
 import functools
 
 from nexus_proxy.answers import Reply
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import format_nano
@@ -29,6 +28,7 @@ from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.record import record_settlement
+from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.visit import COMPLETIONS, Call, Handler, Visit
 
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop

@@ -15,13 +15,13 @@ from nexus_proxy.cli.arguments import At, Moment, Tokens, json_option
 from nexus_proxy.cli.prices import KINDS, STALE_DAYS, about, calendar_ends, period_of, rate_text, why_unserved
 from nexus_proxy.cli.printing import print_json, print_line, print_record, print_table
 from nexus_proxy.cli.settings import Settings
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import PICO_PER_NANO, format_nano, parse_nano
 from nexus_proxy.core.pricing import Price, Tier, bound_nano, itemize
 from nexus_proxy.core.usage import Usage
 from nexus_proxy.errors import ModelNotFound, Refused
+from nexus_proxy.runtime.clock import now_ms
 
 _TOKENS = Tokens()
 _RECORD = ("model", "provider", "at", "price", "period", "tier", "source")

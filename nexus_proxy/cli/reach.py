@@ -13,7 +13,6 @@ from typing import Any, Final
 from nexus_proxy.api.admin import Admin
 from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
 from nexus_proxy.cli.settings import Settings
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.declaration import accept, declarations
@@ -21,6 +20,7 @@ from nexus_proxy.ledger.lock import LedgerInUse
 from nexus_proxy.ledger.protocol import Operation, Outcome, Store
 from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.runtime.clock import now_ms
 
 PATIENCE_S: Final = 3.0
 _PAUSE_S: Final = 0.05

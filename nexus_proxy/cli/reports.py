@@ -17,9 +17,9 @@ from nexus_proxy.cli.prices import KINDS, NOT_ON, STALE_DAYS, Row, served_rows, 
 from nexus_proxy.cli.printing import counted, print_csv, print_json, print_line, print_table
 from nexus_proxy.cli.reach import ask
 from nexus_proxy.cli.settings import Settings
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import Config
 from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.runtime.clock import now_ms
 
 _USAGE = {
     "requests": "requests",

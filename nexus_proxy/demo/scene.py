@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from nexus_proxy.api.admin_socket import call
 from nexus_proxy.app import Door
-from nexus_proxy.clock import now_ms
 from nexus_proxy.config import load
 from nexus_proxy.demo.provider import DemoProvider
+from nexus_proxy.runtime.clock import now_ms
 
 MODEL: Final = "demo-chat"
 ACCOUNT: Final = "demo"

@@ -17,7 +17,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, assert_never
 
-from nexus_proxy.clock import now_ms
 from nexus_proxy.core.pricing import Price, amount_nano
 from nexus_proxy.core.settlement import EndState, UsageSource
 from nexus_proxy.core.usage import Usage
@@ -48,6 +47,7 @@ from nexus_proxy.ledger.protocol import (
     TopUp,
 )
 from nexus_proxy.ledger.spool import Spool
+from nexus_proxy.runtime.clock import now_ms
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
 OPEN_TIMEOUT_S: Final = 5.0

@@ -22,9 +22,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
-from nexus_proxy.clock import now_ms
 from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
@@ -42,6 +40,8 @@ from nexus_proxy.ledger.protocol import (
     StoreBusy,
     Suspended,
 )
+from nexus_proxy.runtime.clock import now_ms
+from nexus_proxy.runtime.timeouts import Deadlines
 
 BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)

@@ -22,8 +22,8 @@ from nexus_proxy.core.requests import Outgoing
 from nexus_proxy.core.settlement import Ending, EndState, Verdict
 from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
+from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.delivery import Client, Delivery
 from nexus_proxy.upstream.provider import Upstream

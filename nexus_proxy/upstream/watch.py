@@ -1,8 +1,8 @@
 """The clock of one exchange: when it has waited long enough, and for what.
 
-Strategy: the first byte, which every exchange waits for, is waited for in company: see `deadlines`. From then on there
-is one timer, set to the next instant at which something can be due. Nothing is set anew for a byte that comes: it only
-moves `heard_at`, and a timer that finds nothing due sets itself again.
+Strategy: the first byte, which every exchange waits for, is waited for in company: see `runtime.timeouts`. From then on
+there is one timer, set to the next instant at which something can be due. Nothing is set anew for a byte that comes: it
+only moves `heard_at`, and a timer that finds nothing due sets itself again.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from nexus_proxy.config import Timeouts
 from nexus_proxy.core.judgement import Cause
-from nexus_proxy.deadlines import Deadlines
+from nexus_proxy.runtime.timeouts import Deadlines
 
 PROGRESS_S = 5.0
 STOPPED_S = 0.25  # a timer that is later than this tells of a process that was stopped

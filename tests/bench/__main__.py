@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from nexus_proxy import native
+from nexus_proxy.runtime import native
 from tests.bench import plot, report
 from tests.bench.door import Door
 from tests.bench.loaded import LoadedDoor, Size, fresh_door

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from nexus_proxy import config
-from nexus_proxy.clock import now_ms
 from nexus_proxy.core import apikey
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money import NANO
@@ -31,6 +30,7 @@ from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, CreateAccount, CreateKey, KeyRow, Operation, Outcome, TopUp
 from nexus_proxy.ledger.schema import REVENUE
 from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.runtime.clock import now_ms
 from tests.bench.door import Door
 from tests.bench.systems import MODEL, Place
 from tests.rig.settings import ENVIRON

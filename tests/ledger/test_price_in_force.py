@@ -13,10 +13,10 @@ from nexus_proxy.core.pricelist import ListPrice, build_tariff
 from nexus_proxy.core.pricing import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
 from nexus_proxy.core.settlement import Ending, EndState
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.verify import verify
+from nexus_proxy.runtime.timeouts import Deadlines
 from tests.ledger.ledgerbook import T0, Book, opened
 
 WINDOW = Schedule(8 * 3600, ((9 * 3600, 12 * 3600),), frozenset(), frozenset())

@@ -7,10 +7,10 @@ import pytest
 from nexus_proxy.core.pricing import Price, Rates, Tier
 from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
+from nexus_proxy.runtime.timeouts import Deadlines
 
 TIERS = (Tier(None, None, Rates(1000, 1000, 1000, 1000, 1000)),)
 PRICE = Price("p1", TIERS, TIERS, "USD")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy import native
-from nexus_proxy.native import PACKAGE, SUFFIX
+from nexus_proxy.runtime import native
+from nexus_proxy.runtime.native import PACKAGE, SUFFIX
 
 UNREACHED = "patches what compiled callers do not look up: {}"
 

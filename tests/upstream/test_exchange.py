@@ -27,8 +27,8 @@ from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, 
 from nexus_proxy.core.snifftap import SniffTap
 from nexus_proxy.core.ssetap import SseTap
 from nexus_proxy.core.usage import Usage
-from nexus_proxy.deadlines import Deadlines
 from nexus_proxy.errors import NexusError
+from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream import exchange as module
 from nexus_proxy.upstream import watch
 from nexus_proxy.upstream.connection import Connection

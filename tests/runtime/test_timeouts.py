@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from nexus_proxy.deadlines import Deadlines
+from nexus_proxy.runtime.timeouts import Deadlines
 
 
 class Loop:

@@ -1,4 +1,4 @@
-"""Which form of the modules is imported: the sources, or what `python -m nexus_proxy.compile` made of them.
+"""Which form of the modules is imported: the sources, or what `python -m nexus_proxy.runtime.compile` made of them.
 
 Strategy: as with `__pycache__`, the compiled form lies in a folder of its own and counts for nothing unless it was made
 of exactly these sources: it is looked for under their digest. Any line that was changed, another branch, an upgrade,
@@ -17,7 +17,7 @@ from typing import Final
 
 SUFFIX: Final = EXTENSION_SUFFIXES[0]  # names the interpreter and its ABI
 FOLDER: Final = "__compiled__"
-PACKAGE: Final = Path(__file__).parent
+PACKAGE: Final = Path(__file__).parents[1]
 
 
 class Finder(MetaPathFinder):

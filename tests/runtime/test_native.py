@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from nexus_proxy import compile as command
-from nexus_proxy import native
-from nexus_proxy.native import FOLDER, SUFFIX, digest, modules, use
+from nexus_proxy.runtime import compile as command
+from nexus_proxy.runtime import native
+from nexus_proxy.runtime.native import FOLDER, SUFFIX, digest, modules, use
 from tests.rig.compiled import from_source
 
 SOURCES = {
-    "__init__.py": "from pathlib import Path\nfrom nexus_proxy import native\nnative.use(Path(__file__).parent)\n",
+    "__init__.py": (
+        "from pathlib import Path\nfrom nexus_proxy.runtime import native\nnative.use(Path(__file__).parent)\n"
+    ),
     "inner/__init__.py": "",
     "inner/half.py": "from house.outer import WHOLE\ndef half() -> int:\n    return WHOLE // 2\n",
     "outer.py": "from typing import Final\nWHOLE: Final = 84\n",

@@ -2,7 +2,7 @@
 
 import time
 
-from nexus_proxy.clock import now_ms
+from nexus_proxy.runtime.clock import now_ms
 
 
 def test_it_counts_milliseconds_since_1970() -> None:

@@ -1,4 +1,4 @@
-"""`python -m nexus_proxy.compile` compiles what a request walks through; `--remove` takes that away again.
+"""`python -m nexus_proxy.runtime.compile` compiles what a request walks through; `--remove` takes that away again.
 
 Strategy: mypyc is given a copy of the sources, so that what was compiled is what the digest names, whoever edits
 meanwhile. The result is moved to where `native` looks for it when all of it is there; whatever fails before leaves
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from nexus_proxy import native
+from nexus_proxy.runtime import native
 
 # What is compiled, as patterns below the package. Left out is what is not on the path of a request, and what does not
 # work compiled: `logs` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
@@ -25,10 +25,8 @@ COMPILED: Final = (
     "answers.py",
     "arrival.py",
     "chain/*.py",
-    "clock.py",
     "core/*.py",
     "counts.py",
-    "deadlines.py",
     "ledger/directory.py",
     "ledger/entries.py",
     "ledger/files.py",
@@ -44,6 +42,8 @@ COMPILED: Final = (
     "metrics.py",
     "parts.py",
     "record.py",
+    "runtime/clock.py",
+    "runtime/timeouts.py",
     "upstream/*.py",
     "visit.py",
 )
@@ -52,6 +52,7 @@ SETTINGS: Final = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}  # the envi
 
 
 SCRATCH: Final = "making-"
+MODULE: Final = "nexus_proxy.runtime.compile"
 
 
 class NotCompiled(Exception):
@@ -119,7 +120,7 @@ def remove(home: Path) -> None:
 def check_place(package: Path, installed: Path) -> None:
     """Refuse a package that another one, which is installed, would be run instead of. NotCompiled."""
     if installed.is_dir() and not installed.samefile(package):
-        raise NotCompiled(f"what runs is in {installed}, this is {package}: say `python -P -m nexus_proxy.compile`")
+        raise NotCompiled(f"what runs is in {installed}, this is {package}: say `python -P -m {MODULE}`")
 
 
 def _installed() -> Path:
@@ -129,7 +130,7 @@ def _installed() -> Path:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m nexus_proxy.compile", description="Compile this package.")
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description="Compile this package.")
     parser.add_argument("--remove", action="store_true", help="take the compiled form away")
     home = native.PACKAGE / native.FOLDER
     chosen = parser.parse_args(arguments)

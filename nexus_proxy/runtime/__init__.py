@@ -1,0 +1,1 @@
+"""What the process runs on: its clock, its timeouts, and which form of the modules it uses."""
