@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from nexus_proxy.arrival import Arrival
-from nexus_proxy.core.money import ceil_div
+from nexus_proxy.core.money.amounts import ceil_div
 from nexus_proxy.errors import MethodNotAllowed, NexusError
 from nexus_proxy.runtime.clock import now_ms
 

@@ -28,7 +28,7 @@ from nexus_proxy.appkeys import PARTS
 from nexus_proxy.arrival import Arrival
 from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.config import Address, Config
-from nexus_proxy.core.places import Places
+from nexus_proxy.core.control.slots import Places
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp

@@ -11,8 +11,8 @@ from aiohttp import ClientPayloadError, hdrs, web
 from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.web_protocol import RequestPayloadError
 
-from nexus_proxy.core.apikey import hash_bearer
-from nexus_proxy.core.httphead import WholeRequest
+from nexus_proxy.core.request.apikey import hash_bearer
+from nexus_proxy.core.request.head import WholeRequest
 from nexus_proxy.errors import ClientGone, InvalidHttp, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 
 _JSON: Final = "application/json"

@@ -19,13 +19,13 @@ from nexus_proxy import config_file
 from nexus_proxy.catalogue import Catalogue, Listing, load_catalogue
 from nexus_proxy.catalogue.loader import make_calendar, make_dialect, make_schedule
 from nexus_proxy.config_file import File, Mistakes
-from nexus_proxy.core.addresses import check_base_url
-from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.control.addresses import check_base_url
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import parse_nano
-from nexus_proxy.core.plan import Plan
-from nexus_proxy.core.pricelist import TOKENS_MAX, ListPrice, build_tariff
-from nexus_proxy.core.pricing import PriceVersion, Schedule, Tariff
+from nexus_proxy.core.money.amounts import parse_nano
+from nexus_proxy.core.money.plans import Plan
+from nexus_proxy.core.money.pricelist import TOKENS_MAX, ListPrice, build_tariff
+from nexus_proxy.core.money.prices import PriceVersion, Schedule, Tariff
+from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

@@ -18,9 +18,9 @@ from pydantic import (
     model_validator,
 )
 
-from nexus_proxy.core.money import parse_nano
-from nexus_proxy.core.parameters import KNOWN_PARAMETERS
-from nexus_proxy.core.pricelist import TOKENS_MAX, exact
+from nexus_proxy.core.money.amounts import parse_nano
+from nexus_proxy.core.money.pricelist import TOKENS_MAX, exact
+from nexus_proxy.core.request.parameters import KNOWN_PARAMETERS
 
 
 class _Shape(BaseModel):

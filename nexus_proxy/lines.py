@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import orjson
 
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.wire.usage import Usage
 
 LINES_MAX: Final = 10_000
 LINE_BYTES_MAX: Final = 64 * 1024

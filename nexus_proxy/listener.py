@@ -22,7 +22,7 @@ from aiohttp.web_protocol import RequestHandler
 from nexus_proxy.answers import Reply, Sent, error_answer, first_headers, new_request_id
 from nexus_proxy.arrival import Arrival, FramedArrival, Watcher, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.core.httphead import HEAD_BYTES_MAX, HEADERS_MAX, WholeReader, WholeRequest
+from nexus_proxy.core.request.head import HEAD_BYTES_MAX, HEADERS_MAX, WholeReader, WholeRequest
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
 
 WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read

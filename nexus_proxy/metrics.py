@@ -20,8 +20,8 @@ from prometheus_client import (
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.counts import Count, Counts, Spreads
 from nexus_proxy.errors import ClientGone, NexusError, RequestError, UpstreamError, leaves
 

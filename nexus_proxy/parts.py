@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from nexus_proxy.config import Config
-from nexus_proxy.core.places import Places
+from nexus_proxy.core.control.slots import Places
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.writer import Writer

@@ -3,8 +3,8 @@
 Strategy: never a key, never a prompt, never a text that a client chose, except the model's id where it is one of ours.
 """
 
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.settlement import UsageSource
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.money.settlement import UsageSource
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.parts import Parts

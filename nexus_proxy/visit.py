@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from nexus_proxy.answers import Reply, first_headers, new_request_id
 from nexus_proxy.arrival import Arrival
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.requests import Outgoing
+from nexus_proxy.core.request.chat import Outgoing
 from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.parts import Parts

@@ -98,10 +98,10 @@ def test_every_module_imports_only_from_below() -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("core.tap", "import asyncio"),
-        ("core.tap", "from datetime import datetime"),
-        ("core.tap", "from nexus_proxy.config import Config"),
-        ("errors", "from nexus_proxy.core.money import NANO"),
+        ("core.wire.tap", "import asyncio"),
+        ("core.wire.tap", "from datetime import datetime"),
+        ("core.wire.tap", "from nexus_proxy.config import Config"),
+        ("errors", "from nexus_proxy.core.money.amounts import NANO"),
         ("ledger.writer", "from nexus_proxy.limiter.protocol import Limit"),
         ("ledger.writer", "from nexus_proxy.upstream import exchange"),
         ("chain.auth", "from nexus_proxy.chain.metering import metering"),
@@ -123,8 +123,8 @@ def test_a_wrong_import_is_seen(module: str, source: str) -> None:
     ("module", "source"),
     [
         (
-            "core.tap",
-            "import orjson\nfrom nexus_proxy.core.sse import Reader\nfrom nexus_proxy.errors import NexusError",
+            "core.wire.tap",
+            "import orjson\nfrom nexus_proxy.core.wire.sse import Reader\nfrom nexus_proxy.errors import NexusError",
         ),
         ("chain.__init__", "from nexus_proxy.chain.auth import auth"),
         ("ledger.writer", "import asyncio\nfrom nexus_proxy.ledger.protocol import Store"),

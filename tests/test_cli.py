@@ -24,9 +24,9 @@ from nexus_proxy.api.admin_socket import socket_path
 from nexus_proxy.cli import reach
 from nexus_proxy.cli.main import run
 from nexus_proxy.config import Config, load
-from nexus_proxy.core import apikey
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.request import apikey
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.protocol import CreateAccount, CreateKey, DeclarePlans, DeclarePrices, Hold, Settle, TopUp

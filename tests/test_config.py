@@ -17,9 +17,9 @@ import pytest
 from nexus_proxy import catalogue, config, config_file
 from nexus_proxy.catalogue.loader import make_dialect
 from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
-from nexus_proxy.core.dialect import CERTAINTIES, Dialect, ErrorRule
-from nexus_proxy.core.parameters import KNOWN_PARAMETERS
-from nexus_proxy.core.pricing import Rates, Tariff
+from nexus_proxy.core.money.prices import Rates, Tariff
+from nexus_proxy.core.request.parameters import KNOWN_PARAMETERS
+from nexus_proxy.core.wire.dialect import CERTAINTIES, Dialect, ErrorRule
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
 SHIPPED = Path(__file__).parent.parent / "config" / "nexus.toml"

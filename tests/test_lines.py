@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.answers import new_request_id
-from nexus_proxy.core.apikey import mint
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.request.apikey import mint
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.lines import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
 from nexus_proxy.logs import Logger, configure

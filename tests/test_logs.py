@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nexus_proxy.core.apikey import mint
+from nexus_proxy.core.request.apikey import mint
 from nexus_proxy.lines import LINE_BYTES_MAX
 from nexus_proxy.logs import Logger, configure
 

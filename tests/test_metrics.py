@@ -4,8 +4,8 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.metrics import METRICS, Metrics
 

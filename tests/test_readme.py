@@ -14,7 +14,7 @@ from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.cli.main import cli
 from nexus_proxy.cli.providers import renewed
 from nexus_proxy.config import resolve
-from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.errors import NexusError
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.metrics import METRICS
@@ -55,11 +55,16 @@ def test_every_flag_of_a_row_is_explained() -> None:
     explained = set(re.findall(r"^\| `(\w+)` \|", ledger.partition("| flag |")[2], re.MULTILINE))
     package = Path(nexus_proxy.__file__).parent
     sources = [
-        path.read_text("utf-8") for place in ("core", "upstream", "ledger") for path in (package / place).glob("*.py")
+        path.read_text("utf-8") for place in ("core", "upstream", "ledger") for path in (package / place).rglob("*.py")
     ]
     written = {flag for flag in explained if any(f'"{flag}"' in source for source in sources)}
     assert written == explained
-    judged = (package / "core" / "judgement.py").read_text("utf-8").partition("def flags_of")[2].partition("\ndef ")[0]
+    judged = (
+        (package / "core" / "wire" / "outcome.py")
+        .read_text("utf-8")
+        .partition("def flags_of")[2]
+        .partition("\ndef ")[0]
+    )
     assert set(re.findall(r'\("(\w+)",\)', judged)) <= explained
 
 

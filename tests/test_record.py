@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.directory import Account, Key
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.logs import configure

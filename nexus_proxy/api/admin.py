@@ -22,8 +22,8 @@ from nexus_proxy.api.admin_values import (
     shown_key,
 )
 from nexus_proxy.config import Config
-from nexus_proxy.core import apikey
-from nexus_proxy.core.money import format_nano
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.request import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
 from nexus_proxy.ledger.protocol import (
     AccountRow,

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from nexus_proxy.config import Config
-from nexus_proxy.core.money import format_nano, parse_nano
-from nexus_proxy.core.plan import plan_of
+from nexus_proxy.core.money.amounts import format_nano, parse_nano
+from nexus_proxy.core.money.plans import plan_of
 from nexus_proxy.errors import Refused
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow
 from nexus_proxy.ledger.schema import INTERNAL

@@ -5,7 +5,7 @@ import datetime
 import orjson
 
 from nexus_proxy.answers import Answer, json_answer
-from nexus_proxy.core.money import format_nano
+from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.visit import Visit
 

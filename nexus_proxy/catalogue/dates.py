@@ -6,7 +6,7 @@ Strategy: dates of the published kind in, days and dates out; what day it is now
 from datetime import date, timedelta
 from typing import Final
 
-from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.core.money.prices import Schedule
 from nexus_proxy.runtime.clock import EPOCH
 
 EPOCH_DAY: Final = EPOCH.date()

@@ -10,10 +10,10 @@ from typing import Any
 import orjson
 
 from nexus_proxy.catalogue.dates import day_number, first_day
-from nexus_proxy.core.dialect import Dialect, ErrorRule, Failure, plain
-from nexus_proxy.core.pricelist import KINDS, ListPrice
-from nexus_proxy.core.pricing import DAY_S, Schedule
-from nexus_proxy.core.usage import Path, UsageShape
+from nexus_proxy.core.money.pricelist import KINDS, ListPrice
+from nexus_proxy.core.money.prices import DAY_S, Schedule
+from nexus_proxy.core.wire.dialect import Dialect, ErrorRule, Failure, plain
+from nexus_proxy.core.wire.usage import Path, UsageShape
 
 _PRICE_KEYS = {*KINDS, "tiers", "off_peak"}
 _ABOUT_KEYS = {"source", "source_date", "confidence", "notes"}

@@ -10,10 +10,10 @@ import functools
 from nexus_proxy.answers import Reply
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.pricing import Price, bound_nano
-from nexus_proxy.core.requests import Outgoing, parse_chat, prepare
-from nexus_proxy.core.settlement import Ending, EndState
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.money.prices import Price, bound_nano
+from nexus_proxy.core.money.settlement import Ending, EndState
+from nexus_proxy.core.request.chat import Outgoing, parse_chat, prepare
 from nexus_proxy.errors import (
     SUSPENDED,
     AccountSuspended,

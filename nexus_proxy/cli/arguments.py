@@ -14,7 +14,7 @@ import click
 
 from nexus_proxy.api.admin_values import amount_nano
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.usage import COUNT_MAX
+from nexus_proxy.core.wire.usage import COUNT_MAX
 from nexus_proxy.runtime.clock import EPOCH
 
 _DURATION = re.compile(r"(\d{1,6})([smhdw])", re.ASCII)

@@ -14,10 +14,10 @@ from nexus_proxy.catalogue import Catalogue, Provider
 from nexus_proxy.catalogue.dates import EPOCH_DAY, day_number, known_until, stale_days
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.pricelist import KINDS as LISTED_KINDS
-from nexus_proxy.core.pricelist import build_tariff
-from nexus_proxy.core.pricing import DAY_S, Price, PriceVersion, Rates, Schedule, Tariff, Tier
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.money.pricelist import KINDS as LISTED_KINDS
+from nexus_proxy.core.money.pricelist import build_tariff
+from nexus_proxy.core.money.prices import DAY_S, Price, PriceVersion, Rates, Schedule, Tariff, Tier
 
 STALE_DAYS: Final = 90  # an older source is marked: prices of this trade change several times a year
 KINDS: Final = dict(  # a field of `Rates` → what price lists call it, as the JSON of every verb does

@@ -18,7 +18,7 @@ from nexus_proxy.cli.printing import print_json, print_table
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.config import Provider as SwitchedOn
-from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.errors import Refused
 
 BEGIN: Final = "<!-- What follows is written by: nexus-proxy providers --write README.md -->\n"

@@ -17,9 +17,9 @@ from nexus_proxy.cli.printing import print_json, print_line, print_record, print
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import PICO_PER_NANO, format_nano, parse_nano
-from nexus_proxy.core.pricing import Price, Tier, bound_nano, itemize
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import PICO_PER_NANO, format_nano, parse_nano
+from nexus_proxy.core.money.prices import Price, Tier, bound_nano, itemize
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import ModelNotFound, Refused
 from nexus_proxy.runtime.clock import now_ms
 

@@ -18,7 +18,7 @@ from nexus_proxy.cli.printing import counted, print_csv, print_json, print_line,
 from nexus_proxy.cli.reach import ask
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
-from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.core.money.prices import Schedule
 from nexus_proxy.runtime.clock import now_ms
 
 _USAGE = {

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.pricing import Tariff
+from nexus_proxy.core.money.prices import Tariff
+from nexus_proxy.core.wire.dialect import Dialect
 
 
 @dataclass(frozen=True, slots=True)

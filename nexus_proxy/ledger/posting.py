@@ -13,10 +13,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from nexus_proxy.core.money import AMOUNT_NANO_MAX
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
-from nexus_proxy.ledger.entries import chain
+from nexus_proxy.core.money.amounts import AMOUNT_NANO_MAX
+from nexus_proxy.core.money.chain import chain
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     Done,

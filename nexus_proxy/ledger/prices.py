@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import orjson
 
-from nexus_proxy.core.pricing import Price, PriceVersion, Rates, Tier
+from nexus_proxy.core.money.prices import Price, PriceVersion, Rates, Tier
 
 SELECT: Final = """
 SELECT price_id, model, provider, cost_currency, tiers, cost_tiers, source FROM price_versions

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from nexus_proxy.core.plan import Plan
-from nexus_proxy.core.pricing import PriceVersion
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.plans import Plan
+from nexus_proxy.core.money.prices import PriceVersion
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 
 # --- operations of a request --------------------------------------------------------------------------------------
 

@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from nexus_proxy.core.pricing import Price
-from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.prices import Price
+from nexus_proxy.core.money.settlement import ESTIMATOR_VERSION, Ending, UsageSource, Verdict, decide, estimate
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.runtime.timeouts import Deadlines

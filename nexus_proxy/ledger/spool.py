@@ -12,8 +12,8 @@ from typing import Final
 
 import orjson
 
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.files import open_private
 from nexus_proxy.ledger.protocol import Settle

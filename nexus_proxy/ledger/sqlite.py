@@ -17,13 +17,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Final, assert_never
 
-from nexus_proxy.core.pricing import Price, amount_nano
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.chain import GENESIS
+from nexus_proxy.core.money.prices import Price, amount_nano
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.admin import Administration
-from nexus_proxy.ledger.entries import GENESIS
 from nexus_proxy.ledger.files import Place, create_private, place_of
 from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.migrations import migrate

@@ -12,11 +12,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from nexus_proxy.core.pricing import Price, amount_nano
-from nexus_proxy.core.settlement import UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.chain import GENESIS, Entry, chain
+from nexus_proxy.core.money.prices import Price, amount_nano
+from nexus_proxy.core.money.settlement import UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger import prices
-from nexus_proxy.ledger.entries import GENESIS, Entry, chain
 from nexus_proxy.ledger.migrations import migrate, version_of
 from nexus_proxy.ledger.posting import CAPPED, DAY_MS
 from nexus_proxy.ledger.protocol import Finding

@@ -22,7 +22,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
-from nexus_proxy.core.settlement import EndState, UsageSource
+from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,

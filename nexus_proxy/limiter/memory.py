@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from nexus_proxy.core.window import Window
+from nexus_proxy.core.control.window import Window
 from nexus_proxy.limiter.protocol import WINDOW_NS, Admitted, Limit, Refused, Standing
 
 _EMPTY: Final = Window(WINDOW_NS)

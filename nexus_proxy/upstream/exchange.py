@@ -14,14 +14,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.core.judgement import Cause, Seen, ending_of, fault_of, flags_of, usage_of
+from nexus_proxy.core.control.slots import Places
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.places import Places
-from nexus_proxy.core.refusal import read_error_body, read_refusal
-from nexus_proxy.core.requests import Outgoing
-from nexus_proxy.core.settlement import Ending, EndState, Verdict
-from nexus_proxy.core.tap import JsonTap, SniffTap, Tap, make_tap
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import Ending, EndState, Verdict
+from nexus_proxy.core.request.chat import Outgoing
+from nexus_proxy.core.wire.outcome import Cause, Seen, ending_of, fault_of, flags_of, usage_of
+from nexus_proxy.core.wire.refusal import read_error_body, read_refusal
+from nexus_proxy.core.wire.tap import JsonTap, SniffTap, Tap, make_tap
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.connection import Connection, Headers

@@ -12,8 +12,8 @@ from collections import deque
 from urllib.parse import urlsplit
 
 from nexus_proxy.config import Provider
-from nexus_proxy.core.addresses import is_public
-from nexus_proxy.core.places import Places
+from nexus_proxy.core.control.addresses import is_public
+from nexus_proxy.core.control.slots import Places
 from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
 from nexus_proxy.upstream.connection import Connection
 from nexus_proxy.upstream.delivery import secret_forms

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from nexus_proxy.config import Timeouts
-from nexus_proxy.core.judgement import Cause
+from nexus_proxy.core.wire.outcome import Cause
 from nexus_proxy.runtime.timeouts import Deadlines
 
 PROGRESS_S = 5.0

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nexus_proxy.api.admin import ARGUMENTS_BYTES_MAX, Admin
 from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
 from nexus_proxy.config import Config, load
-from nexus_proxy.core import apikey
+from nexus_proxy.core.request import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import DeclarePlans, Operation, Outcome

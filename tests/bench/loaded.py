@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from nexus_proxy import config
-from nexus_proxy.core import apikey
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.pricing import amount_nano, bound_nano
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.chain import Entry, chain
+from nexus_proxy.core.money.prices import amount_nano, bound_nano
+from nexus_proxy.core.request import apikey
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.declaration import declarations
-from nexus_proxy.ledger.entries import Entry, chain
 from nexus_proxy.ledger.migrations import STEPS
 from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, CreateAccount, CreateKey, KeyRow, Operation, Outcome, TopUp

@@ -7,7 +7,7 @@ from sqlite3 import connect
 import pytest
 
 from nexus_proxy import config
-from nexus_proxy.core import apikey
+from nexus_proxy.core.request import apikey
 from nexus_proxy.ledger.verify import verify
 from tests.bench import loaded
 from tests.bench.loaded import LoadedDoor, Size, fill, fresh_door, keys

@@ -14,9 +14,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from nexus_proxy.core.pricelist import KINDS, ListPrice, build_tariff
-from nexus_proxy.core.pricing import Price, Schedule
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.pricelist import KINDS, ListPrice, build_tariff
+from nexus_proxy.core.money.prices import Price, Schedule
+from nexus_proxy.core.wire.usage import Usage
 
 ALWAYS_DEAR = Schedule(0, ((0, 86_400),), frozenset(), frozenset())  # any schedule: it makes two periods of a row
 FX, MARKUP = "0.1389", "1.175"

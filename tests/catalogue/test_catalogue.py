@@ -10,12 +10,12 @@ import pytest
 
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.config import resolve
-from nexus_proxy.core.dialect import Dialect
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.pricelist import TOKENS_MAX
-from nexus_proxy.core.pricing import Rates, bound_nano
-from nexus_proxy.core.refusal import COMMON_RULES
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.pricelist import TOKENS_MAX
+from nexus_proxy.core.money.prices import Rates, bound_nano
+from nexus_proxy.core.wire.dialect import Dialect
+from nexus_proxy.core.wire.refusal import COMMON_RULES
 from nexus_proxy.errors import NexusError, leaves
 
 CATALOGUE = load_catalogue()

@@ -6,7 +6,7 @@ import pytest
 
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.catalogue.dates import day_number, first_day, known_until, stale_days
-from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.core.money.prices import Schedule
 
 
 @pytest.mark.parametrize(

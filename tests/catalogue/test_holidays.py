@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.pricing import Schedule
+from nexus_proxy.core.money.prices import Schedule
 from tests.catalogue.published import table
 
 CHINA: dict[str, Any] = table("holidays.json")["china"]

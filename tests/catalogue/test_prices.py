@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue.dates import stale_days
-from nexus_proxy.core.pricelist import KINDS, exact
-from nexus_proxy.core.pricing import Tier, amount_nano, bound_nano, itemize, pick_tier
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.pricelist import KINDS, exact
+from nexus_proxy.core.money.prices import Tier, amount_nano, bound_nano, itemize, pick_tier
+from nexus_proxy.core.wire.usage import Usage
 from tests.catalogue.published import Band, Published, every_price, table
 
 LONG = os.environ.get("NEXUS_TEST_LONG", "") not in ("", "0")

@@ -7,8 +7,8 @@ import pytest
 
 from nexus_proxy.catalogue import Catalogue, Listing, Provider, load_catalogue
 from nexus_proxy.cli.providers import BEGIN, END, markdown, renewed
-from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.pricelist import ListPrice
+from nexus_proxy.core.money.pricelist import ListPrice
+from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.errors import Refused
 from tests.cli.terminal import Verbs, on_a_terminal
 

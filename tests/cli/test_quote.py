@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from nexus_proxy.config import Config, load
-from nexus_proxy.core.money import format_nano
-from nexus_proxy.core.pricing import amount_nano
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import format_nano
+from nexus_proxy.core.money.prices import amount_nano
+from nexus_proxy.core.wire.usage import Usage
 from tests.cli.terminal import Verbs, tiered
 
 TOML = tiered(

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.refusal import read_refusal
-from nexus_proxy.core.tap import make_tap
+from nexus_proxy.core.wire.refusal import read_refusal
+from nexus_proxy.core.wire.tap import make_tap
 from tests.dialects.golden import ALL, DIALECTS, Golden
 
 LONG = bool(os.environ.get("NEXUS_TEST_LONG"))

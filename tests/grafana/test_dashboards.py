@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from grafana.__main__ import DASHBOARDS as MADE
 from grafana.dashboard import shown
 from grafana.front_door import FAILURES
-from nexus_proxy.core.settlement import EndState, UsageSource, Verdict
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, RequestError, UpstreamRefused, leaves
 from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.metrics import METRICS, Metrics

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.plan import Plan
-from nexus_proxy.core.pricing import Price, PriceVersion, Rates, Tier, amount_nano
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.plans import Plan
+from nexus_proxy.core.money.prices import Price, PriceVersion, Rates, Tier, amount_nano
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AccountRow,
     AlreadySettled,

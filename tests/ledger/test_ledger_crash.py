@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nexus_proxy.core.money import NANO
+from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import migrations
 from nexus_proxy.ledger.verify import verify

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nexus_proxy.core.pricing import amount_nano
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.prices import amount_nano
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     Denied,

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.core.money import NANO, format_nano
-from nexus_proxy.core.plan import Plan, plan_of
-from nexus_proxy.core.pricing import Price, PriceVersion, Rates, Tier, amount_nano
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO, format_nano
+from nexus_proxy.core.money.plans import Plan, plan_of
+from nexus_proxy.core.money.prices import Price, PriceVersion, Rates, Tier, amount_nano
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.directory import Directory

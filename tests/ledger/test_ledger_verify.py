@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.backup import backup
 from nexus_proxy.ledger.migrations import migrate

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.pricing import amount_nano
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.prices import amount_nano
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.posting import CAPPED, TOKENS_MAX
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,

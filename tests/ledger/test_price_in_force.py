@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.pricelist import ListPrice, build_tariff
-from nexus_proxy.core.pricing import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
-from nexus_proxy.core.settlement import Ending, EndState
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.pricelist import ListPrice, build_tariff
+from nexus_proxy.core.money.prices import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
+from nexus_proxy.core.money.settlement import Ending, EndState
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.ledger.verify import verify

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from nexus_proxy.core.pricing import Price, Rates, Tier
-from nexus_proxy.core.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.prices import Price, Rates, Tier
+from nexus_proxy.core.money.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.reservation import Reservation

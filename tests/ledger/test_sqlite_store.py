@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from nexus_proxy.core.money import NANO
-from nexus_proxy.core.pricing import PriceVersion, amount_nano
-from nexus_proxy.core.settlement import EndState, UsageSource
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.amounts import NANO
+from nexus_proxy.core.money.prices import PriceVersion, amount_nano
+from nexus_proxy.core.money.settlement import EndState, UsageSource
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger import sqlite
 from nexus_proxy.ledger.backup import backup

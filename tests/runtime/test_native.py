@@ -111,7 +111,7 @@ def test_a_pattern_that_finds_nothing_is_told(house: Path) -> None:
 
 
 def test_a_class_of_the_sources_may_be_inherited_from_in_either_form() -> None:
-    base = from_source("nexus_proxy.core.answer", "nexus_proxy.core.ssetap").SseTap
+    base = from_source("nexus_proxy.core.wire.completion", "nexus_proxy.core.wire.stream").SseTap
     assert type("Child", (base,), {}).__mro__[1] is base
 
 

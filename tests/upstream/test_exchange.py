@@ -17,16 +17,16 @@ import orjson
 import pytest
 
 from nexus_proxy.config import Limits, Provider, Timeouts
-from nexus_proxy.core.dialect import Dialect
-from nexus_proxy.core.judgement import Cause
+from nexus_proxy.core.control.slots import Places
 from nexus_proxy.core.model import Model
-from nexus_proxy.core.places import Places
-from nexus_proxy.core.pricing import Price, Rates, Tariff, Tier
-from nexus_proxy.core.requests import Outgoing
-from nexus_proxy.core.settlement import Ending, EndState, UsageSource, Verdict, decide
-from nexus_proxy.core.snifftap import SniffTap
-from nexus_proxy.core.ssetap import SseTap
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.money.prices import Price, Rates, Tariff, Tier
+from nexus_proxy.core.money.settlement import Ending, EndState, UsageSource, Verdict, decide
+from nexus_proxy.core.request.chat import Outgoing
+from nexus_proxy.core.wire.dialect import Dialect
+from nexus_proxy.core.wire.outcome import Cause
+from nexus_proxy.core.wire.sniff import SniffTap
+from nexus_proxy.core.wire.stream import SseTap
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream import exchange as module

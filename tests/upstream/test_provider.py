@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from nexus_proxy.config import Provider
-from nexus_proxy.core.dialect import Dialect
+from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.provider import IDLE_S, Upstream

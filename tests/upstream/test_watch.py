@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from nexus_proxy.config import Timeouts
-from nexus_proxy.core.judgement import Cause
+from nexus_proxy.core.wire.outcome import Cause
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.watch import PROGRESS_S, STOPPED_S, Watch
 
