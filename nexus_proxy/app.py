@@ -32,8 +32,8 @@ from nexus_proxy.core.control.slots import Places
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp
-from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.read import SqliteReader
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS

@@ -5,8 +5,8 @@ Strategy: never a key, never a prompt, never a text that a client chose, except 
 
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.core.money.settlement import UsageSource
+from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
-from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.parts import Parts
 from nexus_proxy.upstream.exchange import Exchange
 from nexus_proxy.visit import COMPLETIONS, Visit

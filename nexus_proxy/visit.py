@@ -10,7 +10,7 @@ from nexus_proxy.arrival import Arrival
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.request.chat import Outgoing
 from nexus_proxy.ledger.directory import Key
-from nexus_proxy.ledger.reservation import Reservation
+from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.parts import Parts
 from nexus_proxy.upstream.provider import Upstream
 

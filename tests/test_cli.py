@@ -28,10 +28,10 @@ from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.request import apikey
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.directory import Directory
-from nexus_proxy.ledger.lock import WriterLock
 from nexus_proxy.ledger.protocol import CreateAccount, CreateKey, DeclarePlans, DeclarePrices, Hold, Settle, TopUp
-from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.lock import WriterLock
+from nexus_proxy.ledger.sqlite.read import SqliteReader
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.runtime.clock import now_ms
 from tests.rig.admins import listening

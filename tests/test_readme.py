@@ -16,7 +16,7 @@ from nexus_proxy.cli.providers import renewed
 from nexus_proxy.config import resolve
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.errors import NexusError
-from nexus_proxy.ledger.migrations import migrate
+from nexus_proxy.ledger.sqlite.migrations import migrate
 from nexus_proxy.metrics import METRICS
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")

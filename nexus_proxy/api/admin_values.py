@@ -13,7 +13,7 @@ from nexus_proxy.core.money.amounts import format_nano, parse_nano
 from nexus_proxy.core.money.plans import plan_of
 from nexus_proxy.errors import Refused
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow
-from nexus_proxy.ledger.schema import INTERNAL
+from nexus_proxy.ledger.sqlite.schema import INTERNAL
 
 _HUGE: Final = re.compile(r"\d{10,}(\.\d{1,9})?", re.ASCII)  # that parse_nano refuses
 _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}", re.ASCII)

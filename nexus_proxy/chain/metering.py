@@ -25,8 +25,8 @@ from nexus_proxy.errors import (
     ShuttingDown,
 )
 from nexus_proxy.ledger.directory import Key
+from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
-from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.record import record_settlement
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.visit import COMPLETIONS, Call, Handler, Visit

@@ -11,7 +11,7 @@ from nexus_proxy.cli.reach import existing_ledger
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import WrongConfig
 from nexus_proxy.errors import LedgerError, Refused
-from nexus_proxy.ledger.readonly import connect
+from nexus_proxy.ledger.sqlite.readonly import connect
 
 
 @click.command()
@@ -98,7 +98,7 @@ def ledger_verify(settings: Settings, file: Path | None, as_json: bool) -> int:
 
     Hash chain, sums, balances, holds, roll-ups, and every charge computed again.
     """
-    from nexus_proxy.ledger.verify import verify
+    from nexus_proxy.ledger.sqlite.verify import verify
 
     path = existing_ledger(settings) if file is None else _existing(file)
     with console().status(f"Verifying {path}…"):
@@ -119,7 +119,7 @@ def ledger_verify(settings: Settings, file: Path | None, as_json: bool) -> int:
 @click.pass_obj
 def ledger_backup(settings: Settings, target: Path, as_json: bool) -> None:
     """Write one consistent copy to TARGET, while serving or not."""
-    from nexus_proxy.ledger.backup import backup
+    from nexus_proxy.ledger.sqlite.backup import backup
 
     path = existing_ledger(settings)
     if target.exists():

@@ -16,10 +16,10 @@ from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.declaration import accept, declarations
-from nexus_proxy.ledger.lock import LedgerInUse
 from nexus_proxy.ledger.protocol import Operation, Outcome, Store
-from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.lock import LedgerInUse
+from nexus_proxy.ledger.sqlite.read import SqliteReader
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.runtime.clock import now_ms
 
 PATIENCE_S: Final = 3.0

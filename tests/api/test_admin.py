@@ -21,9 +21,9 @@ from nexus_proxy.core.request import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import DeclarePlans, Operation, Outcome
-from nexus_proxy.ledger.reader import SqliteReader
-from nexus_proxy.ledger.schema import INTERNAL
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.read import SqliteReader
+from nexus_proxy.ledger.sqlite.schema import INTERNAL
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from tests.rig.admins import listening
 
 TOML = """

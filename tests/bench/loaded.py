@@ -25,11 +25,11 @@ from nexus_proxy.core.money.prices import amount_nano, bound_nano
 from nexus_proxy.core.request import apikey
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.declaration import declarations
-from nexus_proxy.ledger.migrations import STEPS
-from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, CreateAccount, CreateKey, KeyRow, Operation, Outcome, TopUp
-from nexus_proxy.ledger.schema import REVENUE
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.migrations import STEPS
+from nexus_proxy.ledger.sqlite.posting import DAY_MS
+from nexus_proxy.ledger.sqlite.schema import REVENUE
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.runtime.clock import now_ms
 from tests.bench.door import Door
 from tests.bench.systems import MODEL, Place

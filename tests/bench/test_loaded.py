@@ -8,7 +8,7 @@ import pytest
 
 from nexus_proxy import config
 from nexus_proxy.core.request import apikey
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite.verify import verify
 from tests.bench import loaded
 from tests.bench.loaded import LoadedDoor, Size, fill, fresh_door, keys
 from tests.bench.systems import Place

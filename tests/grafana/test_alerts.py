@@ -12,7 +12,7 @@ import yaml
 
 from grafana.front_door import FAILURES
 from nexus_proxy.errors import NexusError, leaves
-from nexus_proxy.ledger.migrations import migrate
+from nexus_proxy.ledger.sqlite.migrations import migrate
 from tests.grafana.test_dashboards import labels_by_name
 from tests.rig.house import House
 from tests.rig.raw_client import get

@@ -21,7 +21,7 @@ from grafana.front_door import FAILURES
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, RequestError, UpstreamRefused, leaves
-from nexus_proxy.ledger.migrations import migrate
+from nexus_proxy.ledger.sqlite.migrations import migrate
 from nexus_proxy.metrics import METRICS, Metrics
 from tests.grafana.filling import SQLITE, Range, dashboards, fill, is_sql, panels, text_of
 

@@ -26,7 +26,7 @@ from nexus_proxy.ledger.protocol import (
     Settled,
     TopUp,
 )
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 
 T0 = 1_760_000_000_123  # 2025-10-09T08:53:20.123Z

@@ -22,12 +22,7 @@ from nexus_proxy.core.money.prices import Price, amount_nano
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import prices
-from nexus_proxy.ledger.admin import Administration
 from nexus_proxy.ledger.files import Place, create_private, place_of
-from nexus_proxy.ledger.lock import WriterLock
-from nexus_proxy.ledger.migrations import migrate
-from nexus_proxy.ledger.posting import OpenHold, Posting, Purse, Tail
 from nexus_proxy.ledger.protocol import (
     AdminOperation,
     CreateAccount,
@@ -47,6 +42,11 @@ from nexus_proxy.ledger.protocol import (
     TopUp,
 )
 from nexus_proxy.ledger.spool import Spool
+from nexus_proxy.ledger.sqlite import prices
+from nexus_proxy.ledger.sqlite.administration import Administration
+from nexus_proxy.ledger.sqlite.lock import WriterLock
+from nexus_proxy.ledger.sqlite.migrations import migrate
+from nexus_proxy.ledger.sqlite.posting import OpenHold, Posting, Purse, Tail
 from nexus_proxy.runtime.clock import now_ms
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables

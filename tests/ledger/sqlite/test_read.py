@@ -12,7 +12,6 @@ from nexus_proxy.core.money.plans import Plan, plan_of
 from nexus_proxy.core.money.prices import Price, PriceVersion, Rates, Tier, amount_nano
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import prices
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import (
     AccountRow,
@@ -23,7 +22,8 @@ from nexus_proxy.ledger.protocol import (
     SetAccount,
     UsageLine,
 )
-from nexus_proxy.ledger.reader import _RECENT, SqliteReader
+from nexus_proxy.ledger.sqlite import prices
+from nexus_proxy.ledger.sqlite.read import _RECENT, SqliteReader
 from tests.ledger.ledgerbook import DEAR, FREE, T0, Book, hold, opened, settle, void
 
 DAY_MS = 86_400_000

@@ -36,10 +36,10 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.reader import SqliteReader
 from nexus_proxy.ledger.spool import BALLAST_BYTES, FIELDS, Spool
-from nexus_proxy.ledger.sqlite import SqliteStore
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite.read import SqliteReader
+from nexus_proxy.ledger.sqlite.store import SqliteStore
+from nexus_proxy.ledger.sqlite.verify import verify
 from nexus_proxy.ledger.writer import Writer
 from tests.ledger.ledgerbook import DEAR, PLANS, PRICES, T0, hold, opened, settle, settled, void
 from tests.rig.compiled import from_source

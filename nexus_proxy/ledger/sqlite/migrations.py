@@ -8,8 +8,8 @@ import sqlite3
 from typing import Final
 
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger.schema import TABLES
-from nexus_proxy.ledger.views import VIEWS
+from nexus_proxy.ledger.sqlite.schema import TABLES
+from nexus_proxy.ledger.sqlite.views import VIEWS
 
 _HAS_HOLDS: Final = "SELECT 1 FROM sqlite_master WHERE name = 'holds'"
 STEPS: tuple[str, ...] = (TABLES + VIEWS,)

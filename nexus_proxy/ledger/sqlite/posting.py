@@ -29,8 +29,8 @@ from nexus_proxy.ledger.protocol import (
     Short,
     Suspended,
 )
-from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
-from nexus_proxy.ledger.statements import Selection, Statement
+from nexus_proxy.ledger.sqlite.schema import FUNDING, INTERNAL, OVERRUN, REVENUE
+from nexus_proxy.ledger.sqlite.statements import Selection, Statement
 
 DAY_MS: Final = 86_400_000
 CHARGE_NANO_MAX: Final = 2**56  # of one request; a hundred of them still add up within an int64

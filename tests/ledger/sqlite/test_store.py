@@ -16,8 +16,6 @@ from nexus_proxy.core.money.prices import PriceVersion, amount_nano
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import sqlite
-from nexus_proxy.ledger.backup import backup
 from nexus_proxy.ledger.protocol import (
     AccountRow,
     AlreadySettled,
@@ -41,8 +39,10 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.sqlite import _LEFT_OPEN, SqliteStore
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite import store as sqlite
+from nexus_proxy.ledger.sqlite.backup import backup
+from nexus_proxy.ledger.sqlite.store import _LEFT_OPEN, SqliteStore
+from nexus_proxy.ledger.sqlite.verify import verify
 from tests.ledger.ledgerbook import DEAR, FREE, PRICES, T0, Book, hold, opened, settle, void
 
 USAGE = Usage(prompt=120, completion=30, cached=20)

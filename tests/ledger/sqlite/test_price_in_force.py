@@ -13,9 +13,9 @@ from nexus_proxy.core.money.pricelist import ListPrice, build_tariff
 from nexus_proxy.core.money.prices import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
 from nexus_proxy.core.money.settlement import Ending, EndState
 from nexus_proxy.core.wire.usage import Usage
+from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Landed, Progress, Settle, Settled
-from nexus_proxy.ledger.reservation import Reservation
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite.verify import verify
 from nexus_proxy.runtime.timeouts import Deadlines
 from tests.ledger.ledgerbook import T0, Book, opened
 

@@ -14,7 +14,6 @@ from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.core.money.prices import amount_nano
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.wire.usage import Usage
-from nexus_proxy.ledger.posting import CAPPED, TOKENS_MAX
 from nexus_proxy.ledger.protocol import (
     AlreadySettled,
     CreateKey,
@@ -34,8 +33,9 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.schema import INTERNAL
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite.posting import CAPPED, TOKENS_MAX
+from nexus_proxy.ledger.sqlite.schema import INTERNAL
+from nexus_proxy.ledger.sqlite.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, opened, settle, void
 from tests.rig.compiled import from_source
 
@@ -265,7 +265,7 @@ def test_what_a_batch_had_decided_before_it_met_a_bug_is_forgotten(book: Book) -
 
 
 def test_not_more_accounts_are_known_than_the_bound(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_proxy.ledger.sqlite.PURSES_MAX", 3)
+    monkeypatch.setattr("nexus_proxy.ledger.sqlite.store.PURSES_MAX", 3)
     ids = [book.customer(f"a{number}", NANO) for number in range(5)]
     assert [reads(book, hold(*both, 1)) for both in ids[:4]] == [1] * 4
     assert [reads(book, hold(*ids[0], 1)), reads(book, hold(*ids[0], 1))] == [1, 0]

@@ -9,8 +9,6 @@ from typing import Final
 
 import orjson
 
-from nexus_proxy.ledger import prices, rows
-from nexus_proxy.ledger.posting import Posting
 from nexus_proxy.ledger.protocol import (
     AccountRow,
     CreateAccount,
@@ -26,7 +24,9 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.schema import FUNDING
+from nexus_proxy.ledger.sqlite import prices, rows
+from nexus_proxy.ledger.sqlite.posting import Posting
+from nexus_proxy.ledger.sqlite.schema import FUNDING
 
 TOTAL_NANO_MAX: Final = 2**61  # of everything ever paid in, and of one overdraft
 INT64_MAX: Final = 2**63 - 1

@@ -10,12 +10,12 @@ from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger.backup import backup
-from nexus_proxy.ledger.migrations import migrate
 from nexus_proxy.ledger.protocol import Settle, TopUp
-from nexus_proxy.ledger.schema import TABLES, as_made_before
-from nexus_proxy.ledger.verify import FINDINGS_MAX, verify
-from nexus_proxy.ledger.views import VIEWS
+from nexus_proxy.ledger.sqlite.backup import backup
+from nexus_proxy.ledger.sqlite.migrations import migrate
+from nexus_proxy.ledger.sqlite.schema import TABLES, as_made_before
+from nexus_proxy.ledger.sqlite.verify import FINDINGS_MAX, verify
+from nexus_proxy.ledger.sqlite.views import VIEWS
 from tests.ledger.ledgerbook import FREE, T0, Book, hold, opened, settle, void
 
 A0, A2, A4, O1 = (f"(SELECT seq FROM holds WHERE request_id = '{name}')" for name in ("a0", "a2", "a4", "o1"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.files import create_private
-from nexus_proxy.ledger.readonly import connect
+from nexus_proxy.ledger.sqlite.readonly import connect
 
 
 def backup(path: Path, target: Path) -> None:

@@ -8,8 +8,8 @@ from nexus_proxy.core.money.prices import Price, Rates, Tier
 from nexus_proxy.core.money.settlement import ESTIMATOR_VERSION, Ending, EndState, UsageSource
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerUnavailable, NexusError
+from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
-from nexus_proxy.ledger.reservation import Reservation
 from nexus_proxy.runtime.timeouts import Deadlines
 
 TIERS = (Tier(None, None, Rates(1000, 1000, 1000, 1000, 1000)),)

@@ -23,7 +23,7 @@ from nexus_proxy.ledger.protocol import (
     ToppedUp,
     TopUp,
 )
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite.verify import verify
 from tests.ledger.ledgerbook import DEAR, T0, Book, hold, settle, void
 
 AMOUNTS = st.integers(0, 3_000_000)

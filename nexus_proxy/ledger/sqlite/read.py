@@ -14,9 +14,9 @@ from typing import Any, Final
 import aiosqlite
 
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import readonly, rows
-from nexus_proxy.ledger.posting import DAY_MS
 from nexus_proxy.ledger.protocol import AccountRow, KeyRow, RecentRequest, UsageBy, UsageLine
+from nexus_proxy.ledger.sqlite import readonly, rows
+from nexus_proxy.ledger.sqlite.posting import DAY_MS
 
 # Backwards from the last request to the first that is clearly older, for the time has no index. What was opened before
 # a clock was set back by more than the margin is not found.

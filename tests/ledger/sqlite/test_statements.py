@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nexus_proxy.ledger import posting
-from nexus_proxy.ledger.statements import COUNTS, Selection, Statement
+from nexus_proxy.ledger.sqlite import posting
+from nexus_proxy.ledger.sqlite.statements import COUNTS, Selection, Statement
 from tests.ledger.ledgerbook import T0, opened
 
 INSERT = Statement("INSERT INTO t VALUES ROWS", "(?, 'same', ?)")

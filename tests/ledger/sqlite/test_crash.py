@@ -12,17 +12,17 @@ import pytest
 
 from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.errors import LedgerError
-from nexus_proxy.ledger import migrations
-from nexus_proxy.ledger.verify import verify
+from nexus_proxy.ledger.sqlite import migrations
+from nexus_proxy.ledger.sqlite.verify import verify
 from tests.ledger.ledgerbook import T0, opened
 
 WORKER = """
 import asyncio, sys
 from pathlib import Path
 from tests.ledger.ledgerbook import T0, hold, settle, settled
-from nexus_proxy.core.usage import Usage
+from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.protocol import Held, Progress, Settled, TopUp
-from nexus_proxy.ledger.sqlite import SqliteStore
+from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 
 path, account_id, key_id, name = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -51,7 +51,7 @@ def test_d3_killed_at_any_moment_nothing_acknowledged_is_lost(tmp_path: Path) ->
     path = tmp_path / "nexus.db"
     with opened(path) as book:
         account_id, key_id = book.customer("acme", NANO)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     seed = random.randrange(1 << 30)
     random.seed(seed)
     told: set[str] = set()

@@ -16,12 +16,12 @@ from nexus_proxy.core.money.chain import GENESIS, Entry, chain
 from nexus_proxy.core.money.prices import Price, amount_nano
 from nexus_proxy.core.money.settlement import UsageSource
 from nexus_proxy.core.wire.usage import Usage
-from nexus_proxy.ledger import prices
-from nexus_proxy.ledger.migrations import migrate, version_of
-from nexus_proxy.ledger.posting import CAPPED, DAY_MS
 from nexus_proxy.ledger.protocol import Finding
-from nexus_proxy.ledger.readonly import connect
-from nexus_proxy.ledger.schema import FUNDING, INTERNAL, OVERRUN, REVENUE, as_made_before
+from nexus_proxy.ledger.sqlite import prices
+from nexus_proxy.ledger.sqlite.migrations import migrate, version_of
+from nexus_proxy.ledger.sqlite.posting import CAPPED, DAY_MS
+from nexus_proxy.ledger.sqlite.readonly import connect
+from nexus_proxy.ledger.sqlite.schema import FUNDING, INTERNAL, OVERRUN, REVENUE, as_made_before
 
 FINDINGS_MAX: Final = 100  # of one check
 
