@@ -3,7 +3,7 @@
 from grafana.dashboard import CHOICES, Dashboard
 from grafana.panels import BYTES, COUNT, EVENTS, NEVER, REQUESTS, SECONDS, SHARE, above, below, heat, lines, tile
 from grafana.queries import MODEL, metric, over_range, promql, quantile, rate, rise, share
-from nexus_proxy.metrics import UPSTREAM
+from nexus_proxy.observe.metrics import UPSTREAM
 
 # A request failed, was refused, or its client left: by its code, for a stream that fails late has status 200.
 FAILURES = f"{UPSTREAM}.*|internal_error|overloaded|shutting_down|ledger_unavailable"

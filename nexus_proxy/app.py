@@ -37,10 +37,10 @@ from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
-from nexus_proxy.lines import ExchangeLog, Redactor, nowhere
 from nexus_proxy.listener import Desk, DoorRunner
-from nexus_proxy.logs import Logger, configure
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.observe.log import Logger, configure
+from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
+from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.parts import Parts, Readiness
 from nexus_proxy.runtime import native
 from nexus_proxy.runtime.clock import now_ms

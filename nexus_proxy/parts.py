@@ -11,8 +11,8 @@ from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
-from nexus_proxy.lines import ExchangeLog
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.observe.log_writer import ExchangeLog
+from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor

@@ -19,9 +19,8 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors",
         "runtime",
-        "core counts",
-        "lines",
-        "catalogue metrics logs arrival config_file",
+        "core",
+        "catalogue observe arrival config_file",
         "config answers",
         "ledger limiter upstream listener",
         "parts",

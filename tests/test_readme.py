@@ -17,7 +17,7 @@ from nexus_proxy.config import resolve
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.errors import NexusError
 from nexus_proxy.ledger.sqlite.migrations import migrate
-from nexus_proxy.metrics import METRICS
+from nexus_proxy.observe.metrics import METRICS
 
 README = Path(__file__).parent.parent.joinpath("README.md").read_text(encoding="utf-8")
 

@@ -14,8 +14,8 @@ from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.ledger.directory import Account, Key
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
-from nexus_proxy.logs import configure
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.observe.log import configure
+from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.record import record_exchange, record_refused, record_settlement
 from nexus_proxy.visit import COMPLETIONS, Visit
 from tests.rig.compiled import gives_stand_ins

@@ -20,13 +20,12 @@ from typing import Final
 from nexus_proxy.runtime import native
 
 # What is compiled, as patterns below the package. Left out is what is not on the path of a request, and what does not
-# work compiled: `logs` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
+# work compiled: `log` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
 COMPILED: Final = (
     "answers.py",
     "arrival.py",
     "chain/*.py",
     "core/**/*.py",
-    "counts.py",
     "ledger/directory.py",
     "ledger/files.py",
     "ledger/hold.py",
@@ -37,8 +36,9 @@ COMPILED: Final = (
     "ledger/sqlite/store.py",
     "ledger/writer.py",
     "limiter/*.py",
-    "lines.py",
-    "metrics.py",
+    "observe/counters.py",
+    "observe/log_writer.py",
+    "observe/metrics.py",
     "parts.py",
     "record.py",
     "runtime/clock.py",

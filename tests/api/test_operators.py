@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from nexus_proxy.api import operators
 from nexus_proxy.appkeys import PARTS
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.parts import Readiness
 
 

@@ -15,7 +15,7 @@ from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.listener import Desk, DoorRunner
-from nexus_proxy.metrics import Metrics
+from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.parts import Readiness
 from nexus_proxy.visit import Visit
 from tests.rig.compiled import gives_stand_ins

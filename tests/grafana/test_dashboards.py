@@ -22,7 +22,7 @@ from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, RequestError, UpstreamRefused, leaves
 from nexus_proxy.ledger.sqlite.migrations import migrate
-from nexus_proxy.metrics import METRICS, Metrics
+from nexus_proxy.observe.metrics import METRICS, Metrics
 from tests.grafana.filling import SQLITE, Range, dashboards, fill, is_sql, panels, text_of
 
 ROOT: Final = Path(__file__).parents[2]

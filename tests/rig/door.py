@@ -18,9 +18,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from nexus_proxy import config, logs
+from nexus_proxy import config
 from nexus_proxy.api import admin_socket
 from nexus_proxy.app import Door
+from nexus_proxy.observe import log as logs
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, Response, ask, get, post
 from tests.rig.settings import ENVIRON, settings, write

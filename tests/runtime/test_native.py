@@ -102,7 +102,7 @@ def test_another_interpreter_has_another_digest(house: Path, monkeypatch: pytest
 def test_what_is_compiled_exists_and_is_named_once() -> None:
     found = command.sources(native.PACKAGE)
     assert len(found) == len(set(found)) > 40
-    assert not {path.name for path in found} & {"__init__.py", "logs.py", "config.py"}
+    assert not {path.name for path in found} & {"__init__.py", "log.py", "config.py"}
 
 
 def test_a_pattern_that_finds_nothing_is_told(house: Path) -> None:

@@ -19,8 +19,8 @@ from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.request.apikey import mint
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
-from nexus_proxy.lines import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
-from nexus_proxy.logs import Logger, configure
+from nexus_proxy.observe.log import Logger, configure
+from nexus_proxy.observe.log_writer import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
 
 KEY = mint(bytes(range(32)))
 SECRET = "id.zhipu-secret"

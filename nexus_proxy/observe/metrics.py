@@ -22,8 +22,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
-from nexus_proxy.counts import Count, Counts, Spreads
 from nexus_proxy.errors import ClientGone, NexusError, RequestError, UpstreamError, leaves
+from nexus_proxy.observe.counters import Count, Counts, Spreads
 
 UPSTREAM: Final = "upstream_"  # what the codes of a provider's failures begin with
 OTHER: Final = "other"  # the model of a request for none that is configured

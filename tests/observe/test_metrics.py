@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
-from nexus_proxy.metrics import METRICS, Metrics
+from nexus_proxy.observe.metrics import METRICS, Metrics
 
 USAGE = Usage(prompt=100, completion=20, cached=60, cache_write=10, reasoning=5)
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nexus_proxy.core.request.apikey import mint
-from nexus_proxy.lines import LINE_BYTES_MAX
-from nexus_proxy.logs import Logger, configure
+from nexus_proxy.observe.log import Logger, configure
+from nexus_proxy.observe.log_writer import LINE_BYTES_MAX
 
 KEY = mint(bytes(range(32)))
 Lines = Callable[[], list[dict[str, Any]]]

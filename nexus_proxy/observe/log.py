@@ -17,7 +17,7 @@ from typing import Any, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from nexus_proxy.lines import LINES_MAX, ExchangeLog, LineWriter, Redactor, dump, nowhere
+from nexus_proxy.observe.log_writer import LINES_MAX, ExchangeLog, LineWriter, Redactor, dump, nowhere
 
 _FRAMES_MAX = 30
 _VALUE = re.compile(r"[\n<({\['\"=\d]")  # where a value may begin in a message that was filled in

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 
-from nexus_proxy.counts import Counts, Spreads
+from nexus_proxy.observe.counters import Counts, Spreads
 
 BOUNDS = (0.005, 0.5, 1, 2.5, 1_000)
 VALUES = st.text('a"\\\n é', max_size=3)

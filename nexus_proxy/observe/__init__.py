@@ -1,0 +1,1 @@
+"""What is told of requests: metrics for Prometheus, lines for the log."""
