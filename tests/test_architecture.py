@@ -20,7 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors",
         "runtime",
         "core",
-        "catalogue observe arrival config_file",
+        "catalogue observe arrival",
         "config answers",
         "ledger limiter upstream listener",
         "parts",

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from nexus_proxy.config import Config, WrongConfig, load
-from nexus_proxy.config_file import File
+from nexus_proxy.config.file import File
 
 _LINE = re.compile(r"\(at line (\d+),")
 _SECTIONS = "|".join(File.model_fields)

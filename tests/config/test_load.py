@@ -14,15 +14,16 @@ import pydantic
 import pydantic.fields
 import pytest
 
-from nexus_proxy import catalogue, config, config_file
+from nexus_proxy import catalogue, config
 from nexus_proxy.catalogue.loader import make_dialect
 from nexus_proxy.config import Address, Config, Limits, Timeouts, load, resolve
+from nexus_proxy.config import file as config_file
 from nexus_proxy.core.money.prices import Rates, Tariff
 from nexus_proxy.core.request.parameters import KNOWN_PARAMETERS
 from nexus_proxy.core.wire.dialect import CERTAINTIES, Dialect, ErrorRule
 from nexus_proxy.errors import ConfigError, ModelNotFound
 
-SHIPPED = Path(__file__).parent.parent / "config" / "nexus.toml"
+SHIPPED = Path(__file__).parents[2] / "config" / "nexus.toml"
 SECRET = "sk-canary-0123456789"
 MODEL = {
     "provider": "local",
