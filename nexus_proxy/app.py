@@ -20,12 +20,10 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from nexus_proxy.answers import Reply
 from nexus_proxy.api import admin, balance, models, operators
 from nexus_proxy.api.admin_socket import AdminSocket
 from nexus_proxy.api.routing import Routing
 from nexus_proxy.appkeys import PARTS
-from nexus_proxy.arrival import Arrival
 from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.control.slots import Places
@@ -37,7 +35,6 @@ from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.memory import MemoryLimiter
 from nexus_proxy.limiter.protocol import WINDOW_NS
-from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
 from nexus_proxy.observe.metrics import Metrics
@@ -48,6 +45,9 @@ from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from nexus_proxy.visit import COMPLETIONS, Visit
+from nexus_proxy.web.incoming import Arrival
+from nexus_proxy.web.protocol import Desk, DoorRunner
+from nexus_proxy.web.response import Reply
 
 BACKLOG = 1024
 COMPLETIONS_PATH = "/v1/chat/completions"

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import LedgerError, Refused
-from nexus_proxy.listener import DoorRunner
+from nexus_proxy.web.protocol import DoorRunner
 
 ADDRESS_BYTES_MAX: Final = 107
 

@@ -4,10 +4,10 @@ import datetime
 
 import orjson
 
-from nexus_proxy.answers import Answer, json_answer
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.visit import Visit
+from nexus_proxy.web.response import Answer, json_answer
 
 
 async def balance(visit: Visit) -> Answer:

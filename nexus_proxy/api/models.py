@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from nexus_proxy.answers import Answer, json_answer
 from nexus_proxy.core.model import Model
 from nexus_proxy.visit import Visit
+from nexus_proxy.web.response import Answer, json_answer
 
 
 async def list_models(visit: Visit) -> Answer:

@@ -1,4 +1,4 @@
-"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. To be run by `listener.DoorRunner`."""
+"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. `web.protocol.DoorRunner` runs it."""
 
 import asyncio
 

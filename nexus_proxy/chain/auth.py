@@ -4,11 +4,11 @@ Strategy: a key with a wrong checksum is rejected without a look-up; the rest ar
 answer for every kind of wrong, so that nothing can be learnt by trying.
 """
 
-from nexus_proxy.answers import Reply
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.visit import Handler, Visit
+from nexus_proxy.web.response import Reply
 
 
 async def auth(visit: Visit, handler: Handler) -> Reply:

@@ -4,10 +4,10 @@ Strategy: everything below raises; only here is it turned into an answer. What h
 answered again, so its connection is closed instead.
 """
 
-from nexus_proxy.answers import Answer, Reply, error_answer
 from nexus_proxy.errors import ClientGone, InvalidHttp, NexusError, ShuttingDown
 from nexus_proxy.record import record_refused
 from nexus_proxy.visit import Handler, Visit
+from nexus_proxy.web.response import Answer, Reply, error_answer
 
 
 async def boundary(visit: Visit, handler: Handler) -> Reply:

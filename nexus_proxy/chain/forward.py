@@ -8,12 +8,12 @@ import asyncio
 import functools
 from typing import ClassVar
 
-from nexus_proxy.answers import Answer, Reply, response_head
-from nexus_proxy.arrival import Arrival
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.record import record_exchange
 from nexus_proxy.upstream.exchange import Exchange, Opening
 from nexus_proxy.visit import Visit
+from nexus_proxy.web.incoming import Arrival
+from nexus_proxy.web.response import Answer, Reply, response_head
 
 
 async def forward(visit: Visit) -> Reply:

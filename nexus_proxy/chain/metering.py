@@ -7,7 +7,6 @@ does not take it, for whatever reason, the hold is voided here.
 import asyncio
 import functools
 
-from nexus_proxy.answers import Reply
 from nexus_proxy.config import Config
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money.amounts import format_nano
@@ -30,6 +29,7 @@ from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
 from nexus_proxy.record import record_settlement
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.visit import COMPLETIONS, Call, Handler, Visit
+from nexus_proxy.web.response import Reply
 
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop
 

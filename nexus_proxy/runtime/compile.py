@@ -20,10 +20,9 @@ from typing import Final
 from nexus_proxy.runtime import native
 
 # What is compiled, as patterns below the package. Left out is what is not on the path of a request, and what does not
-# work compiled: `log` (a compiled function does not become a method of the class it is set on) and `listener` (slots).
+# work compiled: `observe.log` (a compiled function does not become a method of the class it is set on), `web.protocol`
+# (slots).
 COMPILED: Final = (
-    "answers.py",
-    "arrival.py",
     "chain/*.py",
     "core/**/*.py",
     "ledger/directory.py",
@@ -45,6 +44,8 @@ COMPILED: Final = (
     "runtime/timeouts.py",
     "upstream/*.py",
     "visit.py",
+    "web/incoming.py",
+    "web/response.py",
 )
 OPTIONS: Final = ("--config-file=", "--disable-error-code=import-untyped")  # of mypy: the same wherever it is run
 SETTINGS: Final = {"MYPYC_OPT_LEVEL": "3", "MYPYC_DEBUG_LEVEL": "0"}  # the environment may say otherwise

@@ -10,11 +10,11 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from nexus_proxy.answers import Answer
 from nexus_proxy.api.models import list_models, retrieve_model
 from nexus_proxy.config import Config, load
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.visit import Visit
+from nexus_proxy.web.response import Answer
 from tests.rig.compiled import gives_stand_ins
 
 pytestmark = gives_stand_ins

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from nexus_proxy.answers import Answer, Reply
-from nexus_proxy.arrival import Arrival
 from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import ModelNotFound
-from nexus_proxy.listener import Desk, DoorRunner
 from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.parts import Readiness
 from nexus_proxy.visit import Visit
+from nexus_proxy.web.incoming import Arrival
+from nexus_proxy.web.protocol import Desk, DoorRunner
+from nexus_proxy.web.response import Answer, Reply
 from tests.rig.compiled import gives_stand_ins
 from tests.rig.raw_client import Connection, Response, get, post
 

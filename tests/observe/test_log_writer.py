@@ -13,7 +13,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from nexus_proxy.answers import new_request_id
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.core.money.settlement import EndState, UsageSource
 from nexus_proxy.core.request.apikey import mint
@@ -21,6 +20,7 @@ from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
+from nexus_proxy.web.response import new_request_id
 
 KEY = mint(bytes(range(32)))
 SECRET = "id.zhipu-secret"

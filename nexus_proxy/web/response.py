@@ -14,10 +14,10 @@ import orjson
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from nexus_proxy.arrival import Arrival
 from nexus_proxy.core.money.amounts import ceil_div
 from nexus_proxy.errors import MethodNotAllowed, NexusError
 from nexus_proxy.runtime.clock import now_ms
+from nexus_proxy.web.incoming import Arrival
 
 JOINED_BYTES_MAX: Final = 64 * 1024  # what costs less to copy than to send apart
 _RANDOM_BYTES: Final = 10

@@ -19,11 +19,11 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from nexus_proxy.answers import Reply, Sent, error_answer, first_headers, new_request_id
-from nexus_proxy.arrival import Arrival, FramedArrival, Watcher, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.request.head import HEAD_BYTES_MAX, HEADERS_MAX, WholeReader, WholeRequest
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
+from nexus_proxy.web.incoming import Arrival, FramedArrival, Watcher, WholeArrival
+from nexus_proxy.web.response import Reply, Sent, error_answer, first_headers, new_request_id
 
 WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
 EARLY_BYTES_MAX: Final = 64 * 1024  # of a next request before the one in hand is answered, past which nothing is read

@@ -3,9 +3,10 @@
 import orjson
 import pytest
 
-from nexus_proxy import answers, errors
-from nexus_proxy.answers import error_answer, new_request_id
+from nexus_proxy import errors
 from nexus_proxy.errors import NexusError, leaves
+from nexus_proxy.web import response as answers
+from nexus_proxy.web.response import error_answer, new_request_id
 
 
 @pytest.mark.parametrize("leaf", leaves(NexusError), ids=lambda leaf: leaf.__name__)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy import app, listener
-from nexus_proxy.arrival import FramedArrival, WholeArrival
-from nexus_proxy.listener import WHOLE_BYTES_MAX
+from nexus_proxy import app
 from nexus_proxy.visit import Visit
+from nexus_proxy.web import protocol as listener
+from nexus_proxy.web.incoming import FramedArrival, WholeArrival
+from nexus_proxy.web.protocol import WHOLE_BYTES_MAX
 from tests.rig.answers import Answer, chunks
 from tests.rig.house import House
 from tests.rig.raw_client import Connection, Response

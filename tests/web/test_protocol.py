@@ -15,12 +15,12 @@ import pytest
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-from nexus_proxy.answers import JOINED_BYTES_MAX, Answer, Reply, Sent, error_answer, first_headers
-from nexus_proxy.arrival import Arrival, WholeArrival
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.request.head import WholeReader
 from nexus_proxy.errors import InvalidKey, NexusError, RequestTooLarge
-from nexus_proxy.listener import EARLY_BYTES_MAX, REST_S, WHOLE_BYTES_MAX, Desk, DoorProtocol, DoorRunner
+from nexus_proxy.web.incoming import Arrival, WholeArrival
+from nexus_proxy.web.protocol import EARLY_BYTES_MAX, REST_S, WHOLE_BYTES_MAX, Desk, DoorProtocol, DoorRunner
+from nexus_proxy.web.response import JOINED_BYTES_MAX, Answer, Reply, Sent, error_answer, first_headers
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, get, post
 
