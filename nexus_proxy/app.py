@@ -23,7 +23,6 @@ from structlog.typing import FilteringBoundLogger
 from nexus_proxy.api import admin, balance, models, operators
 from nexus_proxy.api.admin_socket import AdminSocket
 from nexus_proxy.api.routing import Routing
-from nexus_proxy.appkeys import PARTS
 from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.config import Address, Config
 from nexus_proxy.core.control.slots import Places
@@ -38,13 +37,14 @@ from nexus_proxy.limiter.protocol import WINDOW_NS
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.parts import Parts, Readiness
+from nexus_proxy.request.appkeys import PARTS
+from nexus_proxy.request.context import COMPLETIONS, Visit
+from nexus_proxy.request.services import Parts, Readiness
 from nexus_proxy.runtime import native
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.provider import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
-from nexus_proxy.visit import COMPLETIONS, Visit
 from nexus_proxy.web.incoming import Arrival
 from nexus_proxy.web.protocol import Desk, DoorRunner
 from nexus_proxy.web.response import Reply

@@ -24,10 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config",
         "ledger limiter web",
         "upstream",
-        "parts",
-        "visit",
-        "appkeys",
-        "record",
+        "request",
         "chain api",
         "app",
         "demo",  # what it shows is a door that runs

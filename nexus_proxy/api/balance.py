@@ -6,7 +6,7 @@ import orjson
 
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
 from nexus_proxy.web.response import Answer, json_answer
 
 

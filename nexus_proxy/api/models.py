@@ -3,7 +3,7 @@
 from typing import Any
 
 from nexus_proxy.core.model import Model
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
 from nexus_proxy.web.response import Answer, json_answer
 
 

@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from nexus_proxy.appkeys import PARTS
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
-from nexus_proxy.parts import Parts
+from nexus_proxy.request.appkeys import PARTS
+from nexus_proxy.request.services import Parts
 
 READY_S = 1.0
 BODY_BYTES_MAX = 1024  # no path takes a body; aiohttp's default would take 1 MiB of one

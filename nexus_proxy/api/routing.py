@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from nexus_proxy.errors import MethodNotAllowed, NexusError, NoPath, NotFound, NoTunnel
-from nexus_proxy.visit import Handler, Visit
+from nexus_proxy.request.context import Handler, Visit
 from nexus_proxy.web.response import Reply
 
 

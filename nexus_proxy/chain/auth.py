@@ -6,8 +6,8 @@ answer for every kind of wrong, so that nothing can be learnt by trying.
 
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
+from nexus_proxy.request.context import Handler, Visit
 from nexus_proxy.runtime.clock import now_ms
-from nexus_proxy.visit import Handler, Visit
 from nexus_proxy.web.response import Reply
 
 

@@ -5,8 +5,8 @@ answered again, so its connection is closed instead.
 """
 
 from nexus_proxy.errors import ClientGone, InvalidHttp, NexusError, ShuttingDown
-from nexus_proxy.record import record_refused
-from nexus_proxy.visit import Handler, Visit
+from nexus_proxy.request.context import Handler, Visit
+from nexus_proxy.request.record import record_refused
 from nexus_proxy.web.response import Answer, Reply, error_answer
 
 

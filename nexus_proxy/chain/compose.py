@@ -5,7 +5,7 @@ Strategy: a stage gets the visit and whoever is behind it; that is bound here on
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from nexus_proxy.visit import Handler, Visit
+from nexus_proxy.request.context import Handler, Visit
 from nexus_proxy.web.response import Reply
 
 Stage = Callable[[Visit, Handler], Awaitable[Reply]]

@@ -9,9 +9,9 @@ import functools
 from typing import ClassVar
 
 from nexus_proxy.core.money.amounts import format_nano
-from nexus_proxy.record import record_exchange
+from nexus_proxy.request.context import Visit
+from nexus_proxy.request.record import record_exchange
 from nexus_proxy.upstream.exchange import Exchange, Opening
-from nexus_proxy.visit import Visit
 from nexus_proxy.web.incoming import Arrival
 from nexus_proxy.web.response import Answer, Reply, response_head
 

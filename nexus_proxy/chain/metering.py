@@ -26,9 +26,9 @@ from nexus_proxy.errors import (
 from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
-from nexus_proxy.record import record_settlement
+from nexus_proxy.request.context import COMPLETIONS, Call, Handler, Visit
+from nexus_proxy.request.record import record_settlement
 from nexus_proxy.runtime.clock import now_ms
-from nexus_proxy.visit import COMPLETIONS, Call, Handler, Visit
 from nexus_proxy.web.response import Reply
 
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop

@@ -10,7 +10,7 @@ from nexus_proxy.core.money.amounts import ceil_div
 from nexus_proxy.core.money.plans import plan_of
 from nexus_proxy.errors import SUSPENDED, AccountSuspended, RateLimited
 from nexus_proxy.limiter.protocol import Limit, Refused, Standing
-from nexus_proxy.visit import COMPLETIONS, Handler, Visit
+from nexus_proxy.request.context import COMPLETIONS, Handler, Visit
 from nexus_proxy.web.response import Reply
 
 

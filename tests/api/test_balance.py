@@ -10,7 +10,7 @@ import pytest
 from nexus_proxy.api.balance import balance
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.ledger.protocol import AccountRow
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
 from tests.rig.compiled import gives_stand_ins
 
 pytestmark = gives_stand_ins

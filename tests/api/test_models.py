@@ -13,7 +13,7 @@ import pytest
 from nexus_proxy.api.models import list_models, retrieve_model
 from nexus_proxy.config import Config, load
 from nexus_proxy.errors import ModelNotFound
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
 from nexus_proxy.web.response import Answer
 from tests.rig.compiled import gives_stand_ins
 

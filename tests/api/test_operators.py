@@ -9,10 +9,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 from nexus_proxy.api import operators
-from nexus_proxy.appkeys import PARTS
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.parts import Readiness
+from nexus_proxy.request.appkeys import PARTS
+from nexus_proxy.request.services import Readiness
 
 
 class Ledger:

@@ -13,8 +13,8 @@ from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.parts import Readiness
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
+from nexus_proxy.request.services import Readiness
 from nexus_proxy.web.incoming import Arrival
 from nexus_proxy.web.protocol import Desk, DoorRunner
 from nexus_proxy.web.response import Answer, Reply

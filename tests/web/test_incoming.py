@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from nexus_proxy import app
-from nexus_proxy.visit import Visit
+from nexus_proxy.request.context import Visit
 from nexus_proxy.web import protocol as listener
 from nexus_proxy.web.incoming import FramedArrival, WholeArrival
 from nexus_proxy.web.protocol import WHOLE_BYTES_MAX

@@ -16,8 +16,8 @@ from nexus_proxy.ledger.directory import Account, Key
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.observe.log import configure
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.record import record_exchange, record_refused, record_settlement
-from nexus_proxy.visit import COMPLETIONS, Visit
+from nexus_proxy.request.context import COMPLETIONS, Visit
+from nexus_proxy.request.record import record_exchange, record_refused, record_settlement
 from tests.rig.compiled import gives_stand_ins
 
 pytestmark = gives_stand_ins

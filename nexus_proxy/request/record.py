@@ -7,9 +7,9 @@ from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.core.money.settlement import UsageSource
 from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
-from nexus_proxy.parts import Parts
+from nexus_proxy.request.context import COMPLETIONS, Visit
+from nexus_proxy.request.services import Parts
 from nexus_proxy.upstream.exchange import Exchange
-from nexus_proxy.visit import COMPLETIONS, Visit
 
 
 def record_refused(visit: Visit, status: int, code: str | None) -> None:

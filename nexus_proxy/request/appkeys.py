@@ -2,6 +2,6 @@
 
 from aiohttp import web
 
-from nexus_proxy.parts import Parts
+from nexus_proxy.request.services import Parts
 
 PARTS = web.AppKey("PARTS", Parts)
