@@ -20,8 +20,11 @@ import uvloop
 from aiohttp import web
 from structlog.typing import FilteringBoundLogger
 
-from nexus_proxy.api import admin, balance, models, operators
-from nexus_proxy.api.admin_socket import AdminSocket
+from nexus_proxy.admin.application import application
+from nexus_proxy.admin.socket import AdminSocket
+from nexus_proxy.admin.verbs import Admin
+from nexus_proxy.api import balance, models
+from nexus_proxy.api import health as operators
 from nexus_proxy.api.routing import Routing
 from nexus_proxy.chain import CHAIN, compose, forward
 from nexus_proxy.config import Address, Config
@@ -82,7 +85,7 @@ class Door:
         self.upstreams: dict[str, Upstream] = {}
         self.ledger: Writer
         self.reader: SqliteReader
-        self.admin: admin.Admin
+        self.admin: Admin
         self._logger: FilteringBoundLogger = log.bound if log else structlog.wrap_logger(structlog.ReturnLogger())
         self._exchange_log = log.exchanges if log else ExchangeLog(nowhere, Redactor())
         self._on_broken = on_broken or self._fault
@@ -171,8 +174,8 @@ class Door:
         self._stack.push_async_callback(self.supervisor.finish, 0.0)
 
     async def _open_admins(self) -> None:
-        self.admin = admin.Admin(self.ledger, self.reader, self.directory, self.config, now_ms)
-        admins = AdminSocket(admin.application(self.admin), self.config.ledger_path)
+        self.admin = Admin(self.ledger, self.reader, self.directory, self.config, now_ms)
+        admins = AdminSocket(application(self.admin), self.config.ledger_path)
         await admins.start()
         self._stack.push_async_callback(admins.stop)
 

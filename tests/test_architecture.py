@@ -24,7 +24,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "config",
         "ledger limiter web",
         "upstream",
-        "request",
+        "request admin",
         "chain api",
         "app",
         "demo",  # what it shows is a door that runs

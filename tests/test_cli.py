@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy.api.admin import Admin
-from nexus_proxy.api.admin_socket import socket_path
+from nexus_proxy.admin.socket import socket_path
+from nexus_proxy.admin.verbs import Admin
 from nexus_proxy.cli import reach
 from nexus_proxy.cli.main import run
 from nexus_proxy.config import Config, load

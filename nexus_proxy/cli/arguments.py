@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from nexus_proxy.api.admin_values import amount_nano
+from nexus_proxy.admin.values import amount_nano
 from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.core.wire.usage import COUNT_MAX
 from nexus_proxy.runtime.clock import EPOCH

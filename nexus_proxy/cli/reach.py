@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from nexus_proxy.api.admin import Admin
-from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
+from nexus_proxy.admin.socket import ServerAbsent, call, socket_path
+from nexus_proxy.admin.verbs import Admin
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError

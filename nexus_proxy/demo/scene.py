@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from nexus_proxy.api.admin_socket import call
+from nexus_proxy.admin.socket import call
 from nexus_proxy.app import Door
 from nexus_proxy.config import load
 from nexus_proxy.demo.provider import DemoProvider

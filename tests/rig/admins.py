@@ -4,8 +4,9 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from nexus_proxy.api.admin import Admin, application
-from nexus_proxy.api.admin_socket import AdminSocket
+from nexus_proxy.admin.application import application
+from nexus_proxy.admin.socket import AdminSocket
+from nexus_proxy.admin.verbs import Admin
 
 
 @contextlib.asynccontextmanager

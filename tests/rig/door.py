@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nexus_proxy import config
-from nexus_proxy.api import admin_socket
+from nexus_proxy.admin import socket as admin_socket
 from nexus_proxy.app import Door
 from nexus_proxy.observe import log as logs
 from tests.rig.eventually import eventually

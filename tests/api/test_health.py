@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from nexus_proxy.api import operators
+from nexus_proxy.api import health as operators
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.request.appkeys import PARTS

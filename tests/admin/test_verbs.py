@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_proxy.api.admin import ARGUMENTS_BYTES_MAX, Admin
-from nexus_proxy.api.admin_socket import ServerAbsent, call, socket_path
+from nexus_proxy.admin.application import ARGUMENTS_BYTES_MAX
+from nexus_proxy.admin.socket import ServerAbsent, call, socket_path
+from nexus_proxy.admin.verbs import Admin
 from nexus_proxy.config import Config, load
 from nexus_proxy.core.request import apikey
 from nexus_proxy.errors import LedgerError, LedgerUnavailable, Refused
