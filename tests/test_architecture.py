@@ -26,7 +26,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "upstream",
         "request admin",
         "chain api",
-        "app",
+        "server",
         "demo",  # what it shows is a door that runs
         "cli",
         "__main__",
@@ -104,12 +104,12 @@ def test_every_module_imports_only_from_below() -> None:
         ("chain.auth", "from nexus_proxy.chain.metering import metering"),
         ("chain.auth", "from nexus_proxy.chain import metering"),
         ("chain.auth", "import nexus_proxy.api.models"),
-        ("chain.auth", "def late() -> None:\n    from nexus_proxy.app import Door"),
-        ("chain.auth", "from nexus_proxy import app"),
-        ("app", "from nexus_proxy.cli import main"),
+        ("chain.auth", "def late() -> None:\n    from nexus_proxy.server import Door"),
+        ("chain.auth", "from nexus_proxy import server"),
+        ("server", "from nexus_proxy.cli import main"),
         ("helpers", ""),
         ("helpers.strings", ""),
-        ("app", "from nexus_proxy.helpers import x"),
+        ("server", "from nexus_proxy.helpers import x"),
     ],
 )
 def test_a_wrong_import_is_seen(module: str, source: str) -> None:
@@ -125,7 +125,7 @@ def test_a_wrong_import_is_seen(module: str, source: str) -> None:
         ),
         ("chain.__init__", "from nexus_proxy.chain.auth import auth"),
         ("ledger.writer", "import asyncio\nfrom nexus_proxy.ledger.protocol import Store"),
-        ("app", "from nexus_proxy.chain import CHAIN"),
+        ("server", "from nexus_proxy.chain import CHAIN"),
     ],
 )
 def test_a_right_import_is_not(module: str, source: str) -> None:

@@ -21,7 +21,7 @@ def serve(settings: Settings) -> int:
 
     Streams that are open then may finish.
     """
-    from nexus_proxy.app import run  # the other verbs need not wait for the server's modules
+    from nexus_proxy.server import run  # the other verbs need not wait for the server's modules
 
     return run(settings.config())
 

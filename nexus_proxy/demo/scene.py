@@ -14,10 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from nexus_proxy.admin.socket import call
-from nexus_proxy.app import Door
 from nexus_proxy.config import load
 from nexus_proxy.demo.provider import DemoProvider
 from nexus_proxy.runtime.clock import now_ms
+from nexus_proxy.server import Door
 
 MODEL: Final = "demo-chat"
 ACCOUNT: Final = "demo"

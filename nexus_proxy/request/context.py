@@ -10,7 +10,7 @@ from nexus_proxy.core.request.chat import Outgoing
 from nexus_proxy.ledger.directory import Key
 from nexus_proxy.ledger.hold import Reservation
 from nexus_proxy.request.services import Parts
-from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.web.incoming import Arrival
 from nexus_proxy.web.response import Reply, first_headers, new_request_id
 

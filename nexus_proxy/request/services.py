@@ -14,7 +14,7 @@ from nexus_proxy.limiter.protocol import Limiter
 from nexus_proxy.observe.log_writer import ExchangeLog
 from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.runtime.timeouts import Deadlines
-from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 
 

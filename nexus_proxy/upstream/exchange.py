@@ -26,9 +26,9 @@ from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamE
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.delivery import Client, Delivery
-from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.response import content_type_of, error_document, error_event, is_encoded, retry_after_ns
-from nexus_proxy.upstream.watch import Watch
+from nexus_proxy.upstream.timer import Watch
 
 ERROR_BODY_MAX = 64 * 1024
 LARGE_BODY_BYTES = 64 * 1024  # what is worth giving up early

@@ -20,8 +20,8 @@ from typing import Any
 
 from nexus_proxy import config
 from nexus_proxy.admin import socket as admin_socket
-from nexus_proxy.app import Door
 from nexus_proxy.observe import log as logs
+from nexus_proxy.server import Door
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, Response, ask, get, post
 from tests.rig.settings import ENVIRON, settings, write

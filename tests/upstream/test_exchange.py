@@ -30,11 +30,11 @@ from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError
 from nexus_proxy.runtime.timeouts import Deadlines
 from nexus_proxy.upstream import exchange as module
-from nexus_proxy.upstream import watch
+from nexus_proxy.upstream import timer as watch
 from nexus_proxy.upstream.connection import Connection
 from nexus_proxy.upstream.delivery import Delivery
 from nexus_proxy.upstream.exchange import Exchange
-from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from tests.rig.answers import DONE, Answer
 from tests.rig.compiled import is_compiled

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nexus_proxy import app
+from nexus_proxy import server as app
 from nexus_proxy.request.context import Visit
 from nexus_proxy.web import protocol as listener
 from nexus_proxy.web.incoming import FramedArrival, WholeArrival

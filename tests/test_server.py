@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nexus_proxy import config
-from nexus_proxy.app import Door, metrics_of
 from nexus_proxy.chain import CHAIN
+from nexus_proxy.server import Door, metrics_of
 from tests.rig.raw_client import ask, get, post
 from tests.rig.settings import ENVIRON, settings, write
 

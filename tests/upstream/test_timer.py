@@ -8,7 +8,7 @@ import pytest
 from nexus_proxy.config import Timeouts
 from nexus_proxy.core.wire.outcome import Cause
 from nexus_proxy.runtime.timeouts import Deadlines
-from nexus_proxy.upstream.watch import PROGRESS_S, STOPPED_S, Watch
+from nexus_proxy.upstream.timer import PROGRESS_S, STOPPED_S, Watch
 
 TIMEOUTS = Timeouts(first_byte_s=10.0, silence_s=20.0, exchange_s=100.0)
 

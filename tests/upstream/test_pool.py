@@ -20,7 +20,7 @@ from nexus_proxy.config import Provider
 from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
 from nexus_proxy.upstream.connection import Connection, Headers
-from nexus_proxy.upstream.provider import IDLE_S, Upstream
+from nexus_proxy.upstream.pool import IDLE_S, Upstream
 from nexus_proxy.upstream.resolver import Resolver
 
 SECRET = "sk-provider-canary"

@@ -46,7 +46,7 @@ from nexus_proxy.request.services import Parts, Readiness
 from nexus_proxy.runtime import native
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.runtime.timeouts import Deadlines
-from nexus_proxy.upstream.provider import Upstream
+from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 from nexus_proxy.web.incoming import Arrival
 from nexus_proxy.web.protocol import Desk, DoorRunner
