@@ -31,12 +31,11 @@ from nexus_proxy.config import Address, Config
 from nexus_proxy.core.control.slots import Places
 from nexus_proxy.ledger.declaration import accept, declarations
 from nexus_proxy.ledger.directory import Directory
-from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, ToppedUp
-from nexus_proxy.ledger.sqlite.read import SqliteReader
-from nexus_proxy.ledger.sqlite.store import SqliteStore
+from nexus_proxy.ledger.open import make_reader, make_store
+from nexus_proxy.ledger.protocol import AccountRow, KeyRow, Outcome, Reader, ToppedUp
 from nexus_proxy.ledger.writer import Writer
-from nexus_proxy.limiter.memory import MemoryLimiter
-from nexus_proxy.limiter.protocol import WINDOW_NS
+from nexus_proxy.limiter.open import make_limiter
+from nexus_proxy.limiter.protocol import WINDOW_NS, Limiter
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
 from nexus_proxy.observe.metrics import Metrics
@@ -84,7 +83,7 @@ class Door:
         self.supervisor = Supervisor(self._fault)
         self.upstreams: dict[str, Upstream] = {}
         self.ledger: Writer
-        self.reader: SqliteReader
+        self.reader: Reader
         self.admin: Admin
         self._logger: FilteringBoundLogger = log.bound if log else structlog.wrap_logger(structlog.ReturnLogger())
         self._exchange_log = log.exchanges if log else ExchangeLog(nowhere, Redactor())
@@ -132,7 +131,7 @@ class Door:
     async def _open_ledger(self) -> None:
         config = self.config
         self.ledger = Writer(
-            SqliteStore(config.ledger_path),
+            make_store(config.ledger),
             loop=asyncio.get_running_loop(),
             commit_timeout_s=config.server.timeouts.commit_s,
             on_broken=self._on_broken,
@@ -146,13 +145,13 @@ class Door:
             self._logger.warning("recovered", holds=recovered)
         for operation in declarations(config, now_ms()):
             accept(await self.ledger.run(operation))
-        self.reader = SqliteReader(config.ledger_path)
+        self.reader = make_reader(config.ledger)
         self._stack.push_async_callback(self.reader.close)
         self.directory = Directory(await self.reader.accounts(), await self.reader.keys())
 
-    async def _open_limiter(self) -> MemoryLimiter:
+    async def _open_limiter(self) -> Limiter:
         """Seed the windows, so that a restart gives nobody a second minute."""
-        limiter = MemoryLimiter()
+        limiter = make_limiter()
         self._stack.push_async_callback(limiter.close)
         wall_ms, now_ns = now_ms(), time.monotonic_ns()
         times: dict[str, list[int]] = {}
@@ -175,11 +174,11 @@ class Door:
 
     async def _open_admins(self) -> None:
         self.admin = Admin(self.ledger, self.reader, self.directory, self.config, now_ms)
-        admins = AdminSocket(application(self.admin), self.config.ledger_path)
+        admins = AdminSocket(application(self.admin), self.config.ledger.path)
         await admins.start()
         self._stack.push_async_callback(admins.stop)
 
-    def _parts(self, limiter: MemoryLimiter) -> Parts:
+    def _parts(self, limiter: Limiter) -> Parts:
         limits, timeouts = self.config.server.limits, self.config.server.timeouts
         loop = asyncio.get_running_loop()
         return Parts(

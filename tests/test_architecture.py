@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,77 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "__main__",
     )
 )
+# Drivers stay in their room, so that another store is a room beside it and no branch elsewhere.
+AT_HOME: Mapping[str, str] = {"sqlite3": "ledger.sqlite", "aiosqlite": "ledger.sqlite"}
+# Stores and limiters are made in one place each.
+MADE_IN: Mapping[str, str] = {
+    "SqliteStore": "ledger.open",
+    "SqliteReader": "ledger.open",
+    "MemoryLimiter": "limiter.open",
+}
+# A module's tests stand in the file of its name. Where they do not, here is where; what only declares has none.
+TESTED_IN: Mapping[str, str] = {
+    "admin.application": "admin/test_verbs.py",
+    "admin.socket": "admin/test_verbs.py",
+    "admin.values": "admin/test_verbs.py",
+    "api.routing": "faults/test_group_a.py",
+    "catalogue.loader": "catalogue/test_catalogue.py",
+    "chain.auth": "faults/test_group_f.py",
+    "chain.compose": "chain/test_boundary.py",
+    "chain.metering": "faults/test_group_e.py",
+    "cli.accounts": "test_cli.py",
+    "cli.arguments": "test_cli.py",
+    "cli.main": "test_cli.py",
+    "cli.operate": "test_cli.py",
+    "cli.prices": "cli/test_reports.py",
+    "cli.reach": "test_cli.py",
+    "cli.settings": "test_cli.py",
+    "config.file": "config/test_load.py",
+    "config.models": "config/test_load.py",
+    "config.plans": "config/test_load.py",
+    "config.providers": "config/test_load.py",
+    "config.reading": "config/test_load.py",
+    "core.money.chain": "ledger/sqlite/test_verify.py",
+    "core.request.parameters": "core/request/test_chat.py",
+    "core.wire.dialect": "dialects/test_golden_tap.py",
+    "core.wire.document": "core/wire/test_tap.py",
+    "core.wire.jsonscan": "core/wire/test_tap.py",
+    "core.wire.sniff": "core/wire/test_tap.py",
+    "core.wire.stream": "core/wire/test_tap.py",
+    "demo.failures": "demo/test_provider.py",
+    "demo.scene": "demo/test_show.py",
+    "demo.words": "demo/test_provider.py",
+    "errors": "web/test_response.py",
+    "ledger.declaration": "ledger/sqlite/test_price_in_force.py",
+    "ledger.directory": "admin/test_verbs.py",
+    "ledger.files": "ledger/sqlite/test_store.py",
+    "ledger.open": "test_server.py",
+    "ledger.spool": "ledger/test_writer.py",
+    "ledger.sqlite.administration": "ledger/sqlite/test_store.py",
+    "ledger.sqlite.backup": "ledger/sqlite/test_verify.py",
+    "ledger.sqlite.lock": "ledger/sqlite/test_store.py",
+    "ledger.sqlite.migrations": "ledger/sqlite/test_store.py",
+    "ledger.sqlite.prices": "ledger/sqlite/test_price_in_force.py",
+    "ledger.sqlite.readonly": "ledger/sqlite/test_verify.py",
+    "ledger.sqlite.rows": "ledger/sqlite/test_read.py",
+    "ledger.sqlite.schema": "ledger/sqlite/test_store.py",
+    "ledger.sqlite.views": "ledger/sqlite/test_read.py",
+    "limiter.open": "test_server.py",
+    "request.services": "chain/test_boundary.py",
+    "runtime.compile": "runtime/test_native.py",
+    "upstream.supervisor": "upstream/test_exchange.py",
+}
+DECLARES = frozenset(
+    {"config.types", "core.model", "ledger.protocol", "limiter.protocol", "request.appkeys", "request.context"}
+)
+LINES_MAX = 400
+# Longer ones, how long at the most, and why. No number here may grow.
+LONG: Mapping[str, tuple[int, str]] = {
+    "config.file": (416, "the shape of the file, a class for each table"),
+    "demo.shapes": (488, "what each provider's answers look like, as tables"),
+    "ledger.writer": (430, "gathering, the thread and the face in one: to be three"),
+    "upstream.exchange": (626, "exchange and attempt in one: to be two"),
+}
 APART = frozenset({"chain"})  # only its __init__ may import its modules
 IMPURE = frozenset(
     {"asyncio", "aiohttp", "time", "datetime", "os", "pathlib", "random", "secrets", "io", "socket", "threading"}
@@ -73,6 +144,8 @@ def complaints(sources: dict[str, str]) -> list[str]:
             continue
         for name in imports(source):
             package, _, target = name.partition(".")
+            if package in AT_HOME and not module.startswith(f"{AT_HOME[package]}."):
+                found.append(f"{module}: {package} is for {AT_HOME[package]}")
             if package != "nexus_proxy":
                 if unit == "core" and package in IMPURE:
                     found.append(f"{module}: {package} is not pure")
@@ -86,6 +159,36 @@ def complaints(sources: dict[str, str]) -> list[str]:
             if below is None or below >= floor:
                 found.append(f"{module}: imports {other}, which is not below it")
     return found
+
+
+def calls(source: str) -> Iterator[str]:
+    """Yield the name of everything that is called."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            yield node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+
+
+def test_stores_and_limiters_are_made_in_one_place() -> None:
+    made = {(name, module) for module, source in modules().items() for name in calls(source) if name in MADE_IN}
+    assert made == set(MADE_IN.items())
+
+
+def test_every_module_is_tested_in_the_file_of_its_name_or_where_it_is_said() -> None:
+    tests = Path(__file__).parent
+    without = set()
+    for module in modules():
+        room, _, name = module.rpartition(".")
+        if name in ("__init__", "__main__") or (tests / room.replace(".", "/") / f"test_{name}.py").exists():
+            continue
+        without.add(module)
+    assert without == TESTED_IN.keys() | DECLARES
+    assert [path for path in TESTED_IN.values() if not (tests / path).exists()] == []
+
+
+def test_no_module_is_long_without_a_reason() -> None:
+    lengths = {module: len(source.splitlines()) for module, source in modules().items()}
+    assert {module for module, lines in lengths.items() if lines > LINES_MAX} == LONG.keys()
+    assert [module for module, (most, _) in LONG.items() if lengths[module] > most] == []
 
 
 def test_every_module_imports_only_from_below() -> None:
@@ -107,6 +210,9 @@ def test_every_module_imports_only_from_below() -> None:
         ("chain.auth", "def late() -> None:\n    from nexus_proxy.server import Door"),
         ("chain.auth", "from nexus_proxy import server"),
         ("server", "from nexus_proxy.cli import main"),
+        ("server", "import sqlite3"),
+        ("ledger.writer", "from sqlite3 import Cursor"),
+        ("ledger.sqlitish", "import aiosqlite"),
         ("helpers", ""),
         ("helpers.strings", ""),
         ("server", "from nexus_proxy.helpers import x"),

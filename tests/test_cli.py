@@ -88,17 +88,17 @@ def serving(config: Config) -> Iterator[Directory]:
     loop = asyncio.new_event_loop()
 
     async def main() -> None:
-        store = SqliteStore(config.ledger_path)
+        store = SqliteStore(config.ledger.path)
         writer = Writer(store, loop=loop, on_broken=lambda error: None)
         await writer.start()
         await writer.run(DeclarePlans(tuple(config.plans.values())))
-        reader = SqliteReader(config.ledger_path)
+        reader = SqliteReader(config.ledger.path)
         for account in await reader.accounts():
             directory.put_account(account)
         for key in await reader.keys():
             directory.put_key(key)
         admin = Admin(writer, reader, directory, config, now_ms)
-        async with listening(admin, config.ledger_path):
+        async with listening(admin, config.ledger.path):
             ready.set()
             await stop.wait()
         await reader.close()
@@ -119,7 +119,7 @@ def seed(config: Config) -> None:
     """Write one account, one key and two closed requests, as a server would have."""
     (price,) = config.prices
     model = config.models["my-model"]
-    store = SqliteStore(config.ledger_path)
+    store = SqliteStore(config.ledger.path)
     store.open()
     store.apply([DeclarePlans(tuple(config.plans.values())), DeclarePrices(config.prices, 1)])
     store.apply(
@@ -150,7 +150,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def shell(config: Config, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(config.ledger_path.with_name("nexus.toml"), capsys)
+    return Shell(config.ledger.path.with_name("nexus.toml"), capsys)
 
 
 @pytest.fixture(params=["alone", "served"])
@@ -281,7 +281,7 @@ def test_refusals_exit_1(place: Directory | None, shell: Shell, words: tuple[str
 )
 def test_wrong_usage_exits_2(shell: Shell, config: Config, words: tuple[str, ...]) -> None:
     assert "Usage" in shell(*words, code=2)
-    assert not config.ledger_path.exists()
+    assert not config.ledger.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -321,17 +321,17 @@ def test_f12_no_verb_of_an_admin_needs_a_secret(place: Directory | None, shell: 
 def test_d14_lock_without_a_server_exits_3(shell: Shell, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reach, "PATIENCE_S", 0.1)
     shell("account", "create", "acme")
-    lock = WriterLock(config.ledger_path)
+    lock = WriterLock(config.ledger.path)
     lock.take()
     said = shell("account", "list", code=3)
-    assert str(socket_path(config.ledger_path)) in said
+    assert str(socket_path(config.ledger.path)) in said
     assert str(os.getpid()) in said
     lock.release()
     shell("account", "list")
 
 
 def test_a_lock_that_is_let_go_is_waited_for(shell: Shell, config: Config) -> None:
-    lock = WriterLock(config.ledger_path)
+    lock = WriterLock(config.ledger.path)
     lock.take()
     timer = threading.Timer(0.2, lock.release)
     timer.start()
@@ -341,14 +341,14 @@ def test_a_lock_that_is_let_go_is_waited_for(shell: Shell, config: Config) -> No
 
 def test_a_socket_that_a_killed_server_left_is_no_server(shell: Shell, config: Config) -> None:
     dead = socket.socket(socket.AF_UNIX)
-    dead.bind(str(socket_path(config.ledger_path)))
+    dead.bind(str(socket_path(config.ledger.path)))
     dead.close()
     shell("account", "create", "acme")
 
 
 def test_a_server_that_hangs_up_exits_3(shell: Shell, config: Config) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(socket_path(config.ledger_path)))
+        listener.bind(str(socket_path(config.ledger.path)))
         listener.listen()
         thread = threading.Thread(target=lambda: listener.accept()[0].close())
         thread.start()
@@ -357,12 +357,12 @@ def test_a_server_that_hangs_up_exits_3(shell: Shell, config: Config) -> None:
 
 
 def test_d12_d13_ledgers_that_cannot_be_opened_exit_3(shell: Shell, config: Config) -> None:
-    config.ledger_path.write_bytes(b"no database" * 1000)
-    assert str(config.ledger_path) in shell("account", "list", code=3)
-    assert "not a database" in shell("ledger", "backup", str(config.ledger_path.with_name("copy.db")), code=3)
+    config.ledger.path.write_bytes(b"no database" * 1000)
+    assert str(config.ledger.path) in shell("account", "list", code=3)
+    assert "not a database" in shell("ledger", "backup", str(config.ledger.path.with_name("copy.db")), code=3)
     assert "not a database" in shell("ledger", "verify", code=1)  # found wrong
-    config.ledger_path.unlink()
-    config.ledger_path.mkdir()
+    config.ledger.path.unlink()
+    config.ledger.path.mkdir()
     shell("account", "list", code=3)
     shell("ledger", "verify", code=3)
 
@@ -372,7 +372,7 @@ def test_d12_d13_ledgers_that_cannot_be_opened_exit_3(shell: Shell, config: Conf
 
 def test_verify_and_backup(place: Directory | None, shell: Shell, tmp_path: Path, config: Config) -> None:
     counts = {"entries": 3, "requests": 2}
-    assert shell.json("ledger", "verify") == {"file": str(config.ledger_path), "clean": True, **counts, "findings": []}
+    assert shell.json("ledger", "verify") == {"file": str(config.ledger.path), "clean": True, **counts, "findings": []}
     assert "everything agrees (3 entries, 2 requests)" in shell("ledger", "verify")
     target = tmp_path / "backup.db"
     assert shell.json("ledger", "backup", str(target))["backup"] == str(target)
@@ -399,9 +399,9 @@ def test_no_ledger_is_not_made_by_looking(shell: Shell, config: Config, tmp_path
     verbs = (("account", "list"), ("account", "show", "a"), ("key", "list"), ("usage",), ("topup", "a", "1"))
     for words in (*verbs, ("account", "set", "a", "--suspend"), ("key", "create", "a"), ("key", "revoke", "1")):
         said = shell(*words, code=3)
-        assert f"there is no ledger at {config.ledger_path} (configuration: {shell.config_path})" in said
+        assert f"there is no ledger at {config.ledger.path} (configuration: {shell.config_path})" in said
     shell("models")
-    assert not config.ledger_path.exists()
+    assert not config.ledger.path.exists()
 
 
 # --- configuration ------------------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def account_create(settings: Settings, name: str, plan: str | None, overdraft: s
 
     A name is 1 to 64 of A-Z a-z 0-9 . _ @ -
     """
-    without = settings.path is None and settings.config_without_secrets().ledger_path
+    without = settings.path is None and settings.config_without_secrets().ledger.path
     made = without if without and not without.exists() else None
     record = ask(settings, "account_create", {"account": name, "plan": plan, "overdraft": overdraft})
     if made is not None:

@@ -5,7 +5,6 @@ Strategy: a verb does its work or raises; here alone an exception becomes a line
 """
 
 import io
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +20,9 @@ from nexus_proxy.cli.reports import models, usage
 from nexus_proxy.cli.settings import Settings
 from nexus_proxy.errors import ConfigError, LedgerError, LedgerUnavailable, Refused
 from nexus_proxy.ledger.protocol import StoreBroken, StoreBusy
+from nexus_proxy.ledger.sqlite.readonly import UnreadableError
 
-_UNREACHABLE = (LedgerError, LedgerUnavailable, StoreBusy, StoreBroken, sqlite3.Error, OSError)
+_UNREACHABLE = (LedgerError, LedgerUnavailable, StoreBusy, StoreBroken, UnreadableError, OSError)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

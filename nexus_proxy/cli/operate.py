@@ -69,7 +69,7 @@ def config_check(settings: Settings, as_json: bool) -> int:
         "file": None if settings.path is None else str(settings.path),
         "listen": f"{found.server.listen.host}:{found.server.listen.port}",
         "admin_listen": f"{found.server.admin_listen.host}:{found.server.admin_listen.port}",
-        "ledger": str(found.ledger_path),
+        "ledger": str(found.ledger.path),
         "currency": found.currency,
         "plans": sorted(found.plans),
         "providers": sorted(found.providers),

@@ -16,10 +16,9 @@ from nexus_proxy.cli.settings import Settings
 from nexus_proxy.config import Config
 from nexus_proxy.errors import LedgerError
 from nexus_proxy.ledger.declaration import accept, declarations
+from nexus_proxy.ledger.open import make_reader, make_store
 from nexus_proxy.ledger.protocol import Operation, Outcome, Store
 from nexus_proxy.ledger.sqlite.lock import LedgerInUse
-from nexus_proxy.ledger.sqlite.read import SqliteReader
-from nexus_proxy.ledger.sqlite.store import SqliteStore
 from nexus_proxy.runtime.clock import now_ms
 
 PATIENCE_S: Final = 3.0
@@ -43,7 +42,7 @@ def ask(settings: Settings, verb: str, arguments: dict[str, Any]) -> Any:
     deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return call(config.ledger_path, verb, arguments)
+            return call(config.ledger.path, verb, arguments)
         except ServerAbsent:
             pass
         if verb != "account_create":
@@ -52,14 +51,14 @@ def ask(settings: Settings, verb: str, arguments: dict[str, Any]) -> Any:
             return asyncio.run(_alone(config, verb, arguments))
         except LedgerInUse as error:
             if time.monotonic() > deadline:
-                socket = socket_path(config.ledger_path)
+                socket = socket_path(config.ledger.path)
                 raise LedgerError(f"no server answers on {socket}, and yet {error}") from error
         time.sleep(_PAUSE_S)
 
 
 def existing_ledger(settings: Settings) -> Path:
     """Return where the ledger is. LedgerError, with the configuration that says so, if there is none."""
-    path = settings.config_without_secrets().ledger_path
+    path = settings.config_without_secrets().ledger.path
     if not path.exists():
         by = "no configuration file was found" if settings.path is None else f"configuration: {settings.path}"
         raise LedgerError(f"there is no ledger at {path} ({by})")
@@ -67,12 +66,12 @@ def existing_ledger(settings: Settings) -> Path:
 
 
 async def _alone(config: Config, verb: str, arguments: dict[str, Any]) -> Any:
-    store = SqliteStore(config.ledger_path)
+    store = make_store(config.ledger)
     store.open()
     try:
         for outcome in store.apply(declarations(config, now_ms())):
             accept(outcome)
-        reader = SqliteReader(config.ledger_path)
+        reader = make_reader(config.ledger)
         try:
             admin = Admin(Direct(store), reader, None, config, now_ms)
             return await admin.verbs()[verb](**arguments)

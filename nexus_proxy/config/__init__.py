@@ -1,6 +1,17 @@
 """The configuration: one TOML file, checked as a whole, resolved into frozen types."""
 
 from nexus_proxy.config.load import WrongConfig, load, resolve
-from nexus_proxy.config.types import Address, Config, Limits, Provider, Server, Timeouts
+from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, Provider, Server, Timeouts
 
-__all__ = ["Address", "Config", "Limits", "Provider", "Server", "Timeouts", "WrongConfig", "load", "resolve"]
+__all__ = [
+    "Address",
+    "Config",
+    "LedgerUrl",
+    "Limits",
+    "Provider",
+    "Server",
+    "Timeouts",
+    "WrongConfig",
+    "load",
+    "resolve",
+]

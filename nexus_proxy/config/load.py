@@ -17,7 +17,7 @@ from nexus_proxy.config.models import ModelResolver
 from nexus_proxy.config.plans import resolve_plans
 from nexus_proxy.config.providers import ProviderResolver
 from nexus_proxy.config.reading import Reading
-from nexus_proxy.config.types import Address, Config, Limits, Server, Timeouts
+from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, Server, Timeouts
 from nexus_proxy.errors import ConfigError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -68,8 +68,8 @@ def _config(reading: Reading) -> Config:
     providers = by_provider.resolve()
     by_model = ModelResolver(reading, by_provider)
     models = by_model.resolve(providers)
-    ledger_path = reading.folder / file.ledger.url.removeprefix("sqlite:")
-    return Config(server, ledger_path, file.billing.currency, plans, providers, models, tuple(by_model.prices))
+    ledger = LedgerUrl(reading.folder / file.ledger.url.removeprefix("sqlite:"))
+    return Config(server, ledger, file.billing.currency, plans, providers, models, tuple(by_model.prices))
 
 
 def _server(reading: Reading) -> Server:

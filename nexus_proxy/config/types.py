@@ -74,11 +74,18 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerUrl:
+    """Where the ledger is. `sqlite:` is the one scheme so far: a file of this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that a server needs to know before it starts."""
 
     server: Server
-    ledger_path: Path
+    ledger: LedgerUrl
     currency: str
     plans: Mapping[str, Plan]
     providers: Mapping[str, Provider]

@@ -93,9 +93,9 @@ async def scene(*, dialect: str = "openai", pace_s: float = 0.02) -> AsyncIterat
         await door.start()
 
         async def admin(verb: str, **arguments: Any) -> Any:
-            return await asyncio.to_thread(call, config.ledger_path, verb, arguments)
+            return await asyncio.to_thread(call, config.ledger.path, verb, arguments)
 
         await admin("account_create", account=ACCOUNT)
         await admin("topup", account=ACCOUNT, amount=DOLLARS, external_id="demo-1", note="a few dollars to try it with")
         key = (await admin("key_create", account=ACCOUNT, name="demo"))["key"]
-        yield Scene(provider, door, config_path, config.ledger_path, key)
+        yield Scene(provider, door, config_path, config.ledger.path, key)

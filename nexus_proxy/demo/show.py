@@ -9,7 +9,6 @@ import contextlib
 import json
 import shlex
 import signal
-import sqlite3
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -27,6 +26,7 @@ from nexus_proxy.demo.proof import Seen, charge, disagreements, lines
 from nexus_proxy.demo.scene import ACCOUNT, MODEL, PRICES, SYSTEM, Scene, scene
 from nexus_proxy.demo.shapes import Counts
 from nexus_proxy.errors import Refused
+from nexus_proxy.ledger.sqlite import readonly
 
 PROMPT: Final = "Hello! What happens to my money while you talk?"
 SHOWING_S: Final = 30.0
@@ -186,10 +186,10 @@ async def _must_be_200(response: aiohttp.ClientResponse) -> None:
 
 def _row(stage: Scene, request_id: str) -> dict[str, Any] | None:
     """Read the row as an admin would, from outside."""
-    with contextlib.closing(sqlite3.connect(f"file:{stage.ledger_path}?mode=ro", uri=True)) as database:
-        database.row_factory = sqlite3.Row
-        row = database.execute("SELECT * FROM usage WHERE request_id = ?", (request_id,)).fetchone()
-    return None if row is None else dict(row)
+    with contextlib.closing(readonly.connect(stage.ledger_path)) as database:
+        found = database.execute("SELECT * FROM usage WHERE request_id = ?", (request_id,))
+        names, row = [column[0] for column in found.description], found.fetchone()
+    return None if row is None else dict(zip(names, row, strict=True))
 
 
 def _chapter(console: Console, title: str) -> None:

@@ -63,7 +63,7 @@ def config(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def ledger(config: Config) -> Iterator[Ledger]:
-    ledger = Ledger(config.ledger_path)
+    ledger = Ledger(config.ledger.path)
     ledger.store.apply([DeclarePlans(tuple(config.plans.values()))])
     yield ledger
     ledger.store.close()
@@ -76,7 +76,7 @@ def lookup() -> Directory:
 
 @pytest.fixture
 async def admin(ledger: Ledger, lookup: Directory, config: Config) -> AsyncIterator[Admin]:
-    reader = SqliteReader(config.ledger_path)
+    reader = SqliteReader(config.ledger.path)
     clock = itertools.count(1_800_000_000_000, 1_000)
     yield Admin(ledger, reader, lookup, config, lambda: next(clock))
     await reader.close()
@@ -161,7 +161,7 @@ async def test_f02_key_is_shown_once_and_stored_as_hash(admin: Admin, config: Co
     assert "key" not in listed
     assert listed["hint"] == made["key"][-4:]
     ledger.store.close()
-    stored = b"".join(path.read_bytes() for path in config.ledger_path.parent.iterdir())
+    stored = b"".join(path.read_bytes() for path in config.ledger.path.parent.iterdir())
     assert made["key"].encode() not in stored
     assert made["key"][12:40].encode() not in stored
 
@@ -228,9 +228,9 @@ def test_f19_names_are_a_closed_alphabet(name: str) -> None:
 
 @pytest.fixture
 async def served(admin: Admin, config: Config) -> AsyncIterator[Path]:
-    async with listening(admin, config.ledger_path):
-        yield config.ledger_path
-    assert not socket_path(config.ledger_path).exists()
+    async with listening(admin, config.ledger.path):
+        yield config.ledger.path
+    assert not socket_path(config.ledger.path).exists()
 
 
 async def ask(ledger: Path, verb: str, **arguments: Any) -> Any:

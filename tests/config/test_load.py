@@ -61,7 +61,7 @@ def test_the_shipped_file_loads_with_an_empty_environment() -> None:
     found = load(SHIPPED, {})
     assert not found.models
     assert found.server == load(None, {}).server
-    assert found.ledger_path == SHIPPED.parent / "nexus.db"
+    assert found.ledger.path == SHIPPED.parent / "nexus.db"
 
 
 def commented_in() -> str:
@@ -180,7 +180,7 @@ def test_a_secret_may_stand_in_a_file_beside_the_configuration(tmp_path: Path) -
     (tmp_path / "n.toml").write_text('[providers.deepseek]\napi_key_file = "key"\n[ledger]\nurl = "sqlite:d/x.db"')
     found = load(tmp_path / "n.toml", {})
     assert found.providers["deepseek"].api_key == SECRET
-    assert found.ledger_path == tmp_path / "d" / "x.db"
+    assert found.ledger.path == tmp_path / "d" / "x.db"
 
 
 def test_f2_a_secret_is_in_no_repr_and_in_no_message() -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nexus_proxy.errors import LedgerError
 
+UnreadableError = sqlite3.Error  # what reading a file raises that is damaged, locked or no ledger
+
 
 def uri(path: Path) -> str:
     """Return the name under which SQLite opens the file without ever writing it."""
