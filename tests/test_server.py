@@ -8,7 +8,7 @@ import pytest
 
 from nexus_proxy import config
 from nexus_proxy.chain import CHAIN
-from nexus_proxy.server import Door, metrics_of
+from nexus_proxy.server import Server, metrics_of
 from tests.rig.raw_client import ask, get, post
 from tests.rig.settings import ENVIRON, settings, write
 
@@ -29,8 +29,8 @@ async def test_an_address_that_is_taken_is_named_and_leaves_nothing_open(tmp_pat
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(OSError, match=f"cannot listen on {address}: "):
-            await Door(configured(tmp_path, **{name: address})).start()
-    door = Door(configured(tmp_path))  # the ledger's lock is free again
+            await Server(configured(tmp_path, **{name: address})).start()
+    door = Server(configured(tmp_path))  # the ledger's lock is free again
     await door.start()
     await door.stop()
     gc.collect()  # what was left open would warn, and a warning is an error
@@ -43,7 +43,7 @@ def test_metrics_know_the_provider_of_each_model(tmp_path: Path) -> None:
 
 
 async def test_a_door_serves_both_listeners_until_it_is_stopped(tmp_path: Path) -> None:
-    door = Door(configured(tmp_path))
+    door = Server(configured(tmp_path))
     await door.start()
     try:
         assert (await ask("127.0.0.1", door.admin_port, get("/readyz"))).status == 200
@@ -60,6 +60,6 @@ async def test_a_door_serves_both_listeners_until_it_is_stopped(tmp_path: Path) 
 
 async def test_d1_a_door_that_was_stopped_can_be_started_anew(tmp_path: Path) -> None:
     for _ in range(2):
-        door = Door(configured(tmp_path))
+        door = Server(configured(tmp_path))
         await door.start()
         await door.stop()

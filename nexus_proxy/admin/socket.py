@@ -19,7 +19,7 @@ from aiohttp import web
 
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import LedgerError, Refused
-from nexus_proxy.web.protocol import DoorRunner
+from nexus_proxy.web.protocol import ListenerRunner
 
 ADDRESS_BYTES_MAX: Final = 107
 
@@ -52,7 +52,7 @@ class AdminSocket:
     def __init__(self, app: web.Application, ledger: Path) -> None:
         # Trap: aiohttp's own runner logs every line, unpacks bodies to any size, waits for a head without end, keeps an
         # idle connection for an hour, and echoes what it cannot parse. One owner's socket needs no other times.
-        self._runner = DoorRunner(app, Timeouts(), Limits())
+        self._runner = ListenerRunner(app, Timeouts(), Limits())
         self._path = socket_path(ledger)
         self._server: asyncio.Server | None = None
 

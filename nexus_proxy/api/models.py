@@ -3,22 +3,22 @@
 from typing import Any
 
 from nexus_proxy.core.model import Model
-from nexus_proxy.request.context import Visit
-from nexus_proxy.web.response import Answer, json_answer
+from nexus_proxy.request.context import RequestContext
+from nexus_proxy.web.response import Response, json_response
 
 
-async def list_models(visit: Visit) -> Answer:
+async def list_models(context: RequestContext) -> Response:
     """Return every model that is switched on, priced, and allowed to the key, in the order of their ids."""
-    allowed = visit.caller.models
-    models = [m for m in visit.parts.config.models.values() if allowed is None or m.id in allowed]
+    allowed = context.caller.models
+    models = [m for m in context.services.config.models.values() if allowed is None or m.id in allowed]
     models.sort(key=lambda m: m.id)
-    return json_answer(visit.headers, {"object": "list", "data": [_describe(m) for m in models]})
+    return json_response(context.headers, {"object": "list", "data": [_describe(m) for m in models]})
 
 
-async def retrieve_model(visit: Visit) -> Answer:
+async def retrieve_model(context: RequestContext) -> Response:
     """Return one model. ModelNotFound."""
-    model = visit.parts.config.find_model(visit.caller.models, visit.parameter)
-    return json_answer(visit.headers, _describe(model))
+    model = context.services.config.find_model(context.caller.models, context.parameter)
+    return json_response(context.headers, _describe(model))
 
 
 def _describe(model: Model) -> dict[str, Any]:

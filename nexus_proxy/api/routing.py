@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from nexus_proxy.errors import MethodNotAllowed, NexusError, NoPath, NotFound, NoTunnel
-from nexus_proxy.request.context import Handler, Visit
+from nexus_proxy.request.context import Handler, RequestContext
 from nexus_proxy.web.response import Reply
 
 
@@ -57,7 +57,7 @@ def _refusal(request: web.Request, error: web.HTTPException) -> NexusError:
 
 
 def _refusing(error: NexusError) -> Handler:
-    async def refuse(visit: Visit) -> Reply:
+    async def refuse(context: RequestContext) -> Reply:
         raise error
 
     return refuse

@@ -6,19 +6,19 @@ answer for every kind of wrong, so that nothing can be learnt by trying.
 
 from nexus_proxy.errors import InvalidKey
 from nexus_proxy.ledger.directory import Directory, Key
-from nexus_proxy.request.context import Handler, Visit
+from nexus_proxy.request.context import Handler, RequestContext
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.web.response import Reply
 
 
-async def auth(visit: Visit, handler: Handler) -> Reply:
+async def auth(context: RequestContext, handler: Handler) -> Reply:
     """Find the key and its account. InvalidKey, but not where nothing is served, whoever asks."""
-    key = _find(visit.parts.directory, visit.arrival.key_hash)
+    key = _find(context.services.directory, context.incoming.key_hash)
     if key is not None:
-        visit.key = key
-    elif visit.route is not None:
+        context.key = key
+    elif context.route is not None:
         raise InvalidKey("Incorrect API key provided. Send it as 'Authorization: Bearer sk-ai-nexus-…'.")
-    return await handler(visit)
+    return await handler(context)
 
 
 def _find(directory: Directory, key_hash: bytes | None) -> Key | None:

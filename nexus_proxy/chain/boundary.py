@@ -5,42 +5,42 @@ answered again, so its connection is closed instead.
 """
 
 from nexus_proxy.errors import ClientGone, InvalidHttp, NexusError, ShuttingDown
-from nexus_proxy.request.context import Handler, Visit
+from nexus_proxy.request.context import Handler, RequestContext
 from nexus_proxy.request.record import record_refused
-from nexus_proxy.web.response import Answer, Reply, error_answer
+from nexus_proxy.web.response import Reply, Response, error_response
 
 
-async def boundary(visit: Visit, handler: Handler) -> Reply:
+async def boundary(context: RequestContext, handler: Handler) -> Reply:
     """Answer every request, whatever happens below. ConnectionError if there is nobody to answer."""
-    parts = visit.parts
+    services = context.services
     try:
-        if not visit.arrival.spoken:
+        if not context.incoming.spoken:
             raise InvalidHttp("This server speaks HTTP/1.1.")
-        if parts.readiness.shutting_down:
+        if services.readiness.shutting_down:
             raise ShuttingDown("This gateway is shutting down.", retry_after_ns=1_000_000_000)
-        reply = await handler(visit)
+        reply = await handler(context)
     except NexusError as error:
-        reply = _answer(visit, error)
-        record_refused(visit, error.status, error.code)
+        reply = _answer(context, error)
+        record_refused(context, error.status, error.code)
     except ConnectionError:
-        record_refused(visit, ClientGone.status, ClientGone.code)
+        record_refused(context, ClientGone.status, ClientGone.code)
         raise
     except Exception as fault:  # noqa: BLE001 - the one place, see the strategy
-        parts.logger.error("fault", request_id=visit.request_id, fault=type(fault).__name__, where=_where(fault))
-        reply = _answer(visit, NexusError("Internal error. The operator can find it by the x-request-id."))
-        record_refused(visit, 500, NexusError.code)
+        services.logger.error("fault", request_id=context.request_id, fault=type(fault).__name__, where=_where(fault))
+        reply = _answer(context, NexusError("Internal error. The operator can find it by the x-request-id."))
+        record_refused(context, 500, NexusError.code)
     else:
-        if visit.call is None:
-            record_refused(visit, reply.status, None)
+        if context.call is None:
+            record_refused(context, reply.status, None)
     return reply
 
 
-def _answer(visit: Visit, error: NexusError) -> Answer:
-    if visit.answering:
+def _answer(context: RequestContext, error: NexusError) -> Response:
+    if context.answering:
         # Trap: a second answer would be written into the first one.
-        visit.arrival.connection.force_close()
+        context.incoming.connection.force_close()
         raise ConnectionResetError("an answer had begun")
-    return error_answer(error, visit.headers)
+    return error_response(error, context.headers)
 
 
 def _where(fault: BaseException) -> str:

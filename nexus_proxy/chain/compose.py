@@ -1,14 +1,14 @@
 """How stages become one handler.
 
-Strategy: a stage gets the visit and whoever is behind it; that is bound here once, at the start.
+Strategy: a stage gets the request's context and the next stage; that is bound here once, at the start.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from nexus_proxy.request.context import Handler, Visit
+from nexus_proxy.request.context import Handler, RequestContext
 from nexus_proxy.web.response import Reply
 
-Stage = Callable[[Visit, Handler], Awaitable[Reply]]
+Stage = Callable[[RequestContext, Handler], Awaitable[Reply]]
 
 
 def compose(stages: Sequence[Stage], handler: Handler) -> Handler:
@@ -19,7 +19,7 @@ def compose(stages: Sequence[Stage], handler: Handler) -> Handler:
 
 
 def _behind(stage: Stage, handler: Handler) -> Handler:
-    def proceed(visit: Visit) -> Awaitable[Reply]:
-        return stage(visit, handler)
+    def proceed(context: RequestContext) -> Awaitable[Reply]:
+        return stage(context, handler)
 
     return proceed

@@ -9,45 +9,45 @@ import functools
 from typing import ClassVar
 
 from nexus_proxy.core.money.amounts import format_nano
-from nexus_proxy.request.context import Visit
+from nexus_proxy.request.context import RequestContext
 from nexus_proxy.request.record import record_exchange
-from nexus_proxy.upstream.exchange import Exchange, Opening
-from nexus_proxy.web.incoming import Arrival
-from nexus_proxy.web.response import Answer, Reply, response_head
+from nexus_proxy.upstream.exchange import Exchange, ResponseStart
+from nexus_proxy.web.incoming import IncomingRequest
+from nexus_proxy.web.response import Reply, Response, response_head
 
 
-async def forward(visit: Visit) -> Reply:
+async def forward(context: RequestContext) -> Reply:
     """Start the exchange and relay its answer. Raises what the exchange's opening ended with."""
-    call, parts = visit.call, visit.parts
+    call, services = context.call, context.services
     assert call is not None
-    outgoing, visit.outgoing = visit.outgoing, None  # it is the exchange's now, to let go of when it was heard
+    outgoing, context.outgoing = context.outgoing, None  # it is the exchange's now, to let go of when it was heard
     assert outgoing is not None
-    server = parts.config.server
+    server = services.config.server
     exchange = Exchange(
         call.upstream,
         call.model,
         outgoing,
-        call.reservation,
+        call.open_hold,
         timeouts=server.timeouts,
-        first_bytes=parts.first_bytes,
+        first_bytes=services.first_bytes,
         limits=server.limits,
-        drains=parts.drains,
+        drains=services.drains,
     )
     del outgoing
-    connection = visit.arrival.connection
+    connection = context.incoming.connection
     connection.watcher = exchange
     if connection.transport is None:
         exchange.client_left()  # it went while the hold was written: nothing goes upstream
     call.taken = True
-    parts.supervisor.start(exchange, functools.partial(_over, visit))
+    services.supervisor.start(exchange, functools.partial(_over, context))
     over = False
     try:
         opening = await exchange.opening
         if opening.whole is not None:
             over = True  # an exchange opens with a whole answer when it is settled, and ends with that
-            return _whole(visit, opening, opening.whole)
-        relay = _Relay(visit, opening)
-        relay.begin(visit, exchange)
+            return _whole(context, opening, opening.whole)
+        relay = _Relay(context, opening)
+        relay.begin(context, exchange)
         await relay.over
         return relay
     finally:
@@ -57,23 +57,24 @@ async def forward(visit: Visit) -> Reply:
         del exchange  # the error that it raised here holds this frame, and it holds the error
 
 
-def _over(visit: Visit, exchange: Exchange) -> None:
-    assert visit.call is not None
-    visit.call.upstream.leave()
-    record_exchange(visit, exchange)
+def _over(context: RequestContext, exchange: Exchange) -> None:
+    assert context.call is not None
+    context.call.upstream.leave()
+    record_exchange(context, exchange)
 
 
-def _whole(visit: Visit, opening: Opening, body: bytes) -> Answer:
-    assert visit.call is not None
-    headers = visit.headers + _content_headers(opening)
+def _whole(context: RequestContext, opening: ResponseStart, body: bytes) -> Response:
+    assert context.call is not None
+    headers = context.headers + _content_headers(opening)
     if opening.verdict is not None:
-        settled = visit.call.reservation.settled
+        settled = context.call.open_hold.settled
         charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
-        headers += f"x-nexus-charge: {format_nano(charged_nano)}\r\nx-nexus-currency: {visit.parts.config.currency}\r\n"
-    return Answer(200, headers, body)
+        currency = context.services.config.currency
+        headers += f"x-nexus-charge: {format_nano(charged_nano)}\r\nx-nexus-currency: {currency}\r\n"
+    return Response(200, headers, body)
 
 
-def _content_headers(opening: Opening) -> str:
+def _content_headers(opening: ResponseStart) -> str:
     headers = f"Content-Type: {opening.content_type}\r\n"
     if opening.content_encoding is not None:
         headers += f"Content-Encoding: {opening.content_encoding}\r\n"
@@ -87,36 +88,36 @@ class _Relay:
 
     status: ClassVar[int] = 200
 
-    def __init__(self, visit: Visit, opening: Opening) -> None:
-        arrival, headers = visit.arrival, visit.headers + _content_headers(opening)
+    def __init__(self, context: RequestContext, opening: ResponseStart) -> None:
+        incoming, headers = context.incoming, context.headers + _content_headers(opening)
         if opening.content_type.startswith("text/event-stream"):
             headers += "Cache-Control: no-cache\r\n"
             headers += "X-Accel-Buffering: no\r\n"  # a proxy in front must not collect the events
-        self._framed = not arrival.http10  # HTTP/1.0 has no chunks: the body ends with the connection
-        self.close = not (self._framed and arrival.keep_alive)
+        self._framed = not incoming.http10  # HTTP/1.0 has no chunks: the body ends with the connection
+        self.close = not (self._framed and incoming.keep_alive)
         self._head = response_head(
             self.status,
             headers,
             "Transfer-Encoding: chunked\r\n" if self._framed else "",
-            http10=arrival.http10,
+            http10=incoming.http10,
             keep_alive=not self.close,
         )
-        self._connection = arrival.connection
-        self._transport = arrival.connection.transport  # looked up once, not for each event
-        self.over: asyncio.Future[None] = visit.parts.loop.create_future()
+        self._connection = incoming.connection
+        self._transport = incoming.connection.transport  # looked up once, not for each event
+        self.over: asyncio.Future[None] = context.services.loop.create_future()
 
-    def begin(self, visit: Visit, exchange: Exchange) -> None:
+    def begin(self, context: RequestContext, exchange: Exchange) -> None:
         """Send the head and let the exchange write."""
         if self._transport is None:
             self._finish()
             return
-        visit.answering = True
+        context.answering = True
         self._transport.write(self._head)
         self._head = b""  # it is out, and the stream may be open for long
-        visit.headers = ""
+        context.headers = ""
         exchange.attach(self)
 
-    def write_to(self, arrival: Arrival) -> None:
+    def write_to(self, incoming: IncomingRequest) -> None:
         """Do nothing: the exchange has written it."""
 
     # --- the exchange's client -------------------------------------------------------------------------------

@@ -24,9 +24,9 @@ from nexus_proxy.errors import (
     ShuttingDown,
 )
 from nexus_proxy.ledger.directory import Key
-from nexus_proxy.ledger.hold import Reservation
+from nexus_proxy.ledger.hold import OpenHold
 from nexus_proxy.ledger.protocol import Held, Hold, Short, Suspended
-from nexus_proxy.request.context import COMPLETIONS, Call, Handler, Visit
+from nexus_proxy.request.context import COMPLETIONS, Call, Handler, RequestContext
 from nexus_proxy.request.record import record_settlement
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.web.response import Reply
@@ -34,39 +34,41 @@ from nexus_proxy.web.response import Reply
 OFF_LOOP_BYTES = 256 * 1024  # a larger body is read in a thread, so that what is Python of it does not hold the loop
 
 
-async def metering(visit: Visit, handler: Handler) -> Reply:
+async def metering(context: RequestContext, handler: Handler) -> Reply:
     """Hold money durably, lend the exchange to the handler; the exchange settles, not this task."""
-    if visit.route != COMPLETIONS:
-        return await handler(visit)
-    parts = visit.parts
-    server, bodies = parts.config.server, parts.bodies
-    size = visit.arrival.check_head(server.limits.body_bytes)
+    if context.route != COMPLETIONS:
+        return await handler(context)
+    services = context.services
+    server, bodies = services.config.server, services.bodies
+    size = context.incoming.check_head(server.limits.body_bytes)
     if not bodies.enter(size):
         raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
     try:
-        raw = await visit.arrival.take_body(size, server.timeouts.client_body_s)
+        raw = await context.incoming.take_body(size, server.timeouts.client_body_s)
         if len(raw) < size:  # a chunked body was taken for the largest that it could be
             bodies.leave(size - len(raw))
             size = len(raw)
-        if parts.readiness.shutting_down:
+        if services.readiness.shutting_down:
             raise _shutting_down()
         if len(raw) < OFF_LOOP_BYTES:
-            visit.model, visit.outgoing = _understand(parts.config, visit.caller, raw)
+            context.model, context.outgoing = _understand(services.config, context.caller, raw)
         else:
-            async with parts.large_body:
-                _check_worth_reading(visit)
-                visit.model, visit.outgoing = await asyncio.to_thread(_understand, parts.config, visit.caller, raw)
+            async with services.large_body:
+                _check_worth_reading(context)
+                context.model, context.outgoing = await asyncio.to_thread(
+                    _understand, services.config, context.caller, raw
+                )
         del raw
-        return await _hold_and_lend(visit, handler)
+        return await _hold_and_lend(context, handler)
     finally:
         bodies.leave(size)
 
 
-def _check_worth_reading(visit: Visit) -> None:
+def _check_worth_reading(context: RequestContext) -> None:
     """ShuttingDown, ClientGone: what is read for nothing keeps those behind it waiting."""
-    if visit.parts.readiness.shutting_down:
+    if context.services.readiness.shutting_down:
         raise _shutting_down()
-    if visit.arrival.connection.transport is None:
+    if context.incoming.connection.transport is None:
         raise ClientGone("The client left before its request was read.")
 
 
@@ -80,40 +82,40 @@ def _understand(config: Config, key: Key, raw: bytes) -> tuple[Model, Outgoing]:
     return model, prepare(chat, model)
 
 
-async def _hold_and_lend(visit: Visit, handler: Handler) -> Reply:
-    model = visit.model
+async def _hold_and_lend(context: RequestContext, handler: Handler) -> Reply:
+    model = context.model
     assert model is not None
-    parts = visit.parts
-    upstream = parts.upstreams[model.provider]
+    services = context.services
+    upstream = services.upstreams[model.provider]
     upstream.enter()
     call: Call | None = None
     try:
         opened_ms = now_ms()
         price = model.tariff.price_at(opened_ms)
-        hold = _hold(visit, model, price, opened_ms)
-        outcome = await parts.ledger.hold(hold)
+        hold = _hold(context, model, price, opened_ms)
+        outcome = await services.ledger.hold(hold)
         if not isinstance(outcome, Held):
-            raise _denied(outcome, parts.config.currency)
-        reservation = Reservation(
-            parts.ledger,
+            raise _denied(outcome, services.config.currency)
+        open_hold = OpenHold(
+            services.ledger,
             hold,
             price,
-            loop=parts.loop,
-            opened=visit.started,
-            commits=parts.commits,
-            on_settled=functools.partial(record_settlement, parts),
+            loop=services.loop,
+            opened=context.started,
+            commits=services.commits,
+            on_settled=functools.partial(record_settlement, services),
         )
-        visit.call = call = Call(model, upstream, reservation)
-        if parts.readiness.shutting_down:
-            raise _shutting_down()  # whoever waited in the ledger while the server began to end is sent elsewhere
-        return await handler(visit)
+        context.call = call = Call(model, upstream, open_hold)
+        if services.readiness.shutting_down:
+            raise _shutting_down()  # the shutdown may have begun while the hold was committed
+        return await handler(context)
     finally:
         if call is None:
             upstream.leave()
         elif not call.taken:
             upstream.leave()
-            ending = parts.readiness.shutting_down
-            call.reservation.settle(_NOTHING_HAPPENED, status=ShuttingDown.status if ending else ClientGone.status)
+            ending = services.readiness.shutting_down
+            call.open_hold.settle(_NOTHING_HAPPENED, status=ShuttingDown.status if ending else ClientGone.status)
 
 
 _NOTHING_HAPPENED = Ending(
@@ -121,12 +123,12 @@ _NOTHING_HAPPENED = Ending(
 )
 
 
-def _hold(visit: Visit, model: Model, price: Price, opened_ms: int) -> Hold:
-    key, outgoing = visit.caller, visit.outgoing
+def _hold(context: RequestContext, model: Model, price: Price, opened_ms: int) -> Hold:
+    key, outgoing = context.caller, context.outgoing
     assert outgoing is not None
     input_bound, output_bound = outgoing.input_bound, outgoing.output_bound
-    return Hold(  # by place, here and in all that every request makes: names cost as much again as the record
-        visit.request_id,
+    return Hold(  # by position: keywords double the cost of a record that every request makes
+        context.request_id,
         key.account.account_id,
         key.key_id,
         model.id,

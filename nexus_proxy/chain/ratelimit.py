@@ -10,35 +10,35 @@ from nexus_proxy.core.money.amounts import ceil_div
 from nexus_proxy.core.money.plans import plan_of
 from nexus_proxy.errors import SUSPENDED, AccountSuspended, RateLimited
 from nexus_proxy.limiter.protocol import Limit, Refused, Standing
-from nexus_proxy.request.context import COMPLETIONS, Handler, Visit
+from nexus_proxy.request.context import COMPLETIONS, Handler, RequestContext
 from nexus_proxy.web.response import Reply
 
 
-async def ratelimit(visit: Visit, handler: Handler) -> Reply:
+async def ratelimit(context: RequestContext, handler: Handler) -> Reply:
     """Count the request against its limits, or refuse it. AccountSuspended, RateLimited."""
-    key = visit.key
+    key = context.key
     if key is None:
-        return await handler(visit)
-    parts, account = visit.parts, key.account
-    plan = plan_of(parts.config.plans, account.plan, account.paid_nano, account.spent_nano)
+        return await handler(context)
+    services, account = context.services, key.account
+    plan = plan_of(services.config.plans, account.plan, account.paid_nano, account.spent_nano)
     limits = [Limit(f"account:{account.account_id}", plan.rpm)]
     if key.rpm is not None:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))
-    limiter, now_ns = parts.limiter, time.monotonic_ns()
-    if account.suspended or visit.route != COMPLETIONS:
-        visit.headers += _headers(await limiter.look(limits, now_ns))
+    limiter, now_ns = services.limiter, time.monotonic_ns()
+    if account.suspended or context.route != COMPLETIONS:
+        context.headers += _headers(await limiter.look(limits, now_ns))
         if account.suspended:
             raise AccountSuspended(SUSPENDED)
-        return await handler(visit)
+        return await handler(context)
     verdict = await limiter.admit(limits, now_ns)
-    visit.headers += _headers(verdict.standing)
+    context.headers += _headers(verdict.standing)
     if isinstance(verdict, Refused):
-        parts.metrics.rate_limited()
+        services.metrics.rate_limited()
         raise RateLimited(
             f"Rate limit of {verdict.standing.limit} requests per minute reached.",
             retry_after_ns=verdict.retry_after_ns,
         )
-    return await handler(visit)
+    return await handler(context)
 
 
 def _headers(standing: Standing) -> str:

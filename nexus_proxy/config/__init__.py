@@ -1,7 +1,7 @@
 """The configuration: one TOML file, checked as a whole, resolved into frozen types."""
 
 from nexus_proxy.config.load import WrongConfig, load, resolve
-from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, Provider, Server, Timeouts
+from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, Provider, ServerConfig, Timeouts
 
 __all__ = [
     "Address",
@@ -9,7 +9,7 @@ __all__ = [
     "LedgerUrl",
     "Limits",
     "Provider",
-    "Server",
+    "ServerConfig",
     "Timeouts",
     "WrongConfig",
     "load",

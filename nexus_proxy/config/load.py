@@ -17,7 +17,7 @@ from nexus_proxy.config.models import ModelResolver
 from nexus_proxy.config.plans import resolve_plans
 from nexus_proxy.config.providers import ProviderResolver
 from nexus_proxy.config.reading import Reading
-from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, Server, Timeouts
+from nexus_proxy.config.types import Address, Config, LedgerUrl, Limits, ServerConfig, Timeouts
 from nexus_proxy.errors import ConfigError
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -72,7 +72,7 @@ def _config(reading: Reading) -> Config:
     return Config(server, ledger, file.billing.currency, plans, providers, models, tuple(by_model.prices))
 
 
-def _server(reading: Reading) -> Server:
+def _server(reading: Reading) -> ServerConfig:
     given = reading.file.server
     timeouts = Timeouts(**given.timeouts.model_dump(exclude_none=True))
     limits = Limits(**given.limits.model_dump(exclude_none=True))
@@ -81,7 +81,7 @@ def _server(reading: Reading) -> Server:
     listen, admin_listen = _address(given.listen), _address(given.admin_listen)
     if listen == admin_listen and listen.port:
         reading.wrong("expected another address than server.listen", "server", "admin_listen")
-    return Server(listen, admin_listen, timeouts, limits)
+    return ServerConfig(listen, admin_listen, timeouts, limits)
 
 
 def _address(text: str) -> Address:

@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerConfig:
     """The listeners."""
 
     listen: Address
@@ -84,7 +84,7 @@ class LedgerUrl:
 class Config:
     """Everything that a server needs to know before it starts."""
 
-    server: Server
+    server: ServerConfig
     ledger: LedgerUrl
     currency: str
     plans: Mapping[str, Plan]

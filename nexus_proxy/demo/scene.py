@@ -17,7 +17,7 @@ from nexus_proxy.admin.socket import call
 from nexus_proxy.config import load
 from nexus_proxy.demo.provider import DemoProvider
 from nexus_proxy.runtime.clock import now_ms
-from nexus_proxy.server import Door
+from nexus_proxy.server import Server
 
 MODEL: Final = "demo-chat"
 ACCOUNT: Final = "demo"
@@ -62,7 +62,7 @@ class Scene:
     """What the showing works with. The door serves as long as the scene is open."""
 
     provider: DemoProvider
-    door: Door
+    door: Server
     config_path: Path
     ledger_path: Path
     key: str
@@ -88,7 +88,7 @@ async def scene(*, dialect: str = "openai", pace_s: float = 0.02) -> AsyncIterat
         )
         config_path.write_text(written, "utf-8")
         config = load(config_path, {})
-        door = Door(config)
+        door = Server(config)
         stack.push_async_callback(door.stop)
         await door.start()
 

@@ -14,7 +14,7 @@ from nexus_proxy.core.money.settlement import ESTIMATOR_VERSION, Ending, UsageSo
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import LedgerUnavailable, NexusError
 from nexus_proxy.ledger.protocol import AlreadySettled, Hold, Landed, Progress, Settle, Settled
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 
 
 class Settler(Protocol):
@@ -27,7 +27,7 @@ class Settler(Protocol):
         """Remember what would be charged if this process died now."""
 
 
-class Reservation:
+class OpenHold:
     """A durable hold. `verdict` is None until it is settled, `settled` until that is durable.
 
     `commits` is where settlements wait to be durable, until the deadline; `on_settled` is told what the ledger made of
@@ -60,8 +60,8 @@ class Reservation:
         *,
         loop: asyncio.AbstractEventLoop,
         opened: float,
-        commits: Deadlines,
-        on_settled: "Callable[[Reservation, Settled | AlreadySettled], None]",
+        commits: TimeoutQueue,
+        on_settled: "Callable[[OpenHold, Settled | AlreadySettled], None]",
     ) -> None:
         self._writer = writer
         self._loop = loop

@@ -41,7 +41,7 @@ from nexus_proxy.ledger.protocol import (
     Suspended,
 )
 from nexus_proxy.runtime.clock import now_ms
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 
 BATCH_MAX: Final = 512  # operations of one transaction
 BACK_OFF_S: Final = (0.02, 0.05, 0.1, 0.2)
@@ -108,7 +108,7 @@ class Writer:
         self._quiet = 0  # turns that brought none
         self._hand_over_by = 0.0  # the loop's time
         self._company_until = 0.0  # the loop's time
-        self._waiting = Deadlines(loop, commit_timeout_s)
+        self._waiting = TimeoutQueue(loop, commit_timeout_s)
         self._queue: SimpleQueue[list[_Item] | None] = SimpleQueue()
         self._worker: threading.Thread | None = None
         self._unsettled = 0  # settlements and other items whose outcome has not come back

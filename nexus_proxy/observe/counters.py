@@ -22,7 +22,7 @@ class Count:
         self.value = 0
 
 
-class Spread:
+class Histogram:
     """How many amounts were at most each bound, and their sum."""
 
     __slots__ = ("_bounds", "numbers", "total")
@@ -38,7 +38,7 @@ class Spread:
         self.total += amount
 
 
-class Counts:
+class CounterFamily:
     """Counts under one name, by the values of its labels. They are kept in units of which `per` are 1 in the text."""
 
     def __init__(
@@ -60,20 +60,20 @@ class Counts:
         return [family]
 
 
-class Spreads:
-    """Spreads under one name, by the values of its labels. `bounds` ascend."""
+class HistogramFamily:
+    """HistogramFamily under one name, by the values of its labels. `bounds` ascend."""
 
     def __init__(
         self, registry: CollectorRegistry, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()
     ) -> None:
         self._name, self._text, self._labels, self._bounds = name, text, labels, bounds
         self._buckets = [*map(floatToGoString, bounds), "+Inf"]
-        self._series: dict[tuple[str, ...], Spread] = {}
+        self._series: dict[tuple[str, ...], Histogram] = {}
         registry.register(self)
 
-    def of(self, *values: str) -> Spread:
+    def of(self, *values: str) -> Histogram:
         """Return the spread with these values. It is in the text from now on."""
-        return self._series.setdefault(values, Spread(self._bounds))
+        return self._series.setdefault(values, Histogram(self._bounds))
 
     def collect(self) -> Iterable[Metric]:
         """Return what Prometheus is to read."""

@@ -23,7 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.errors import ClientGone, NexusError, RequestError, UpstreamError, leaves
-from nexus_proxy.observe.counters import Count, Counts, Spreads
+from nexus_proxy.observe.counters import Count, CounterFamily, HistogramFamily
 
 UPSTREAM: Final = "upstream_"  # what the codes of a provider's failures begin with
 OTHER: Final = "other"  # the model of a request for none that is configured
@@ -70,11 +70,11 @@ class Metrics:
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
-        def counts(name: str, *labels: str, per: int = 1) -> Counts:
-            return Counts(registry, name, METRICS[name], labels, per)
+        def counts(name: str, *labels: str, per: int = 1) -> CounterFamily:
+            return CounterFamily(registry, name, METRICS[name], labels, per)
 
-        def spreads(name: str, bounds: tuple[float, ...], *labels: str) -> Spreads:
-            return Spreads(registry, name, METRICS[name], bounds, labels)
+        def spreads(name: str, bounds: tuple[float, ...], *labels: str) -> HistogramFamily:
+            return HistogramFamily(registry, name, METRICS[name], bounds, labels)
 
         def counter(name: str, *labels: str) -> Counter:
             return Counter(name, METRICS[name], labels, registry=registry)

@@ -2,6 +2,6 @@
 
 from aiohttp import web
 
-from nexus_proxy.request.services import Parts
+from nexus_proxy.request.services import Services
 
-PARTS = web.AppKey("PARTS", Parts)
+SERVICES = web.AppKey("SERVICES", Services)

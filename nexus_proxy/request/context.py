@@ -1,6 +1,6 @@
 """One request on its way through the chain.
 
-Strategy: each stage of the chain writes its own fields of the visit, and only later stages read them.
+Strategy: each stage of the chain writes its own fields of the context, and only later stages read them.
 """
 
 from collections.abc import Awaitable, Callable
@@ -8,50 +8,50 @@ from collections.abc import Awaitable, Callable
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.request.chat import Outgoing
 from nexus_proxy.ledger.directory import Key
-from nexus_proxy.ledger.hold import Reservation
-from nexus_proxy.request.services import Parts
+from nexus_proxy.ledger.hold import OpenHold
+from nexus_proxy.request.services import Services
 from nexus_proxy.upstream.pool import Upstream
-from nexus_proxy.web.incoming import Arrival
+from nexus_proxy.web.incoming import IncomingRequest
 from nexus_proxy.web.response import Reply, first_headers, new_request_id
 
 
 class Call:
-    """What metering hands to forward. Who takes it (`taken`) settles the reservation and gives the places back."""
+    """What metering hands to forward. Who takes it (`taken`) settles the hold and gives its slots back."""
 
-    __slots__ = ("model", "reservation", "taken", "upstream")
+    __slots__ = ("model", "open_hold", "taken", "upstream")
 
-    def __init__(self, model: Model, upstream: Upstream, reservation: Reservation) -> None:
+    def __init__(self, model: Model, upstream: Upstream, open_hold: OpenHold) -> None:
         self.model = model
         self.upstream = upstream
-        self.reservation = reservation
+        self.open_hold = open_hold
         self.taken = False
 
 
-class Visit:
+class RequestContext:
     """One request. The fields from `key` on are the stages', in their order."""
 
     __slots__ = (
         "answering",
-        "arrival",
         "call",
         "headers",
+        "incoming",
         "key",
         "model",
         "outgoing",
         "parameter",
-        "parts",
         "request_id",
         "route",
+        "services",
         "started",
     )
 
-    def __init__(self, parts: Parts, arrival: Arrival, route: str | None, parameter: str = "") -> None:
-        self.parts = parts
-        self.arrival = arrival
+    def __init__(self, services: Services, incoming: IncomingRequest, route: str | None, parameter: str = "") -> None:
+        self.services = services
+        self.incoming = incoming
         self.route = route  # the name of what is asked for, see COMPLETIONS; None serves an error
         self.parameter = parameter  # what the path says beside the route
         self.request_id = new_request_id()
-        self.started = parts.loop.time()
+        self.started = services.loop.time()
         self.headers = first_headers(self.request_id)  # for the answer, whichever stage makes it
         # auth
         self.key: Key | None = None
@@ -72,4 +72,4 @@ class Visit:
 # The name of the route that the whole chain is for. What is served has a name; a route without one serves an error.
 COMPLETIONS = "completions"
 
-Handler = Callable[[Visit], Awaitable[Reply]]
+Handler = Callable[[RequestContext], Awaitable[Reply]]

@@ -5,26 +5,26 @@ Strategy: never a key, never a prompt, never a text that a client chose, except 
 
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.core.money.settlement import UsageSource
-from nexus_proxy.ledger.hold import Reservation
+from nexus_proxy.ledger.hold import OpenHold
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
-from nexus_proxy.request.context import COMPLETIONS, Visit
-from nexus_proxy.request.services import Parts
+from nexus_proxy.request.context import COMPLETIONS, RequestContext
+from nexus_proxy.request.services import Services
 from nexus_proxy.upstream.exchange import Exchange
 
 
-def record_refused(visit: Visit, status: int, code: str | None) -> None:
+def record_refused(context: RequestContext, status: int, code: str | None) -> None:
     """Write down a request that had no exchange. `code` is None where nothing was wrong."""
-    model, key, parts = visit.model, visit.key, visit.parts
-    if visit.call is not None and visit.call.taken:
+    model, key, services = context.model, context.key, context.services
+    if context.call is not None and context.call.taken:
         return  # its exchange writes the line
     model_id, provider = (model.id, model.provider) if model is not None else (None, None)
-    duration_s = parts.loop.time() - visit.started
-    parts.metrics.request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
-    parts.logger.info(
+    duration_s = services.loop.time() - context.started
+    services.metrics.request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
+    services.logger.info(
         "request",
-        request_id=visit.request_id,
-        method=visit.arrival.method,
-        route=visit.route,
+        request_id=context.request_id,
+        method=context.incoming.method,
+        route=context.route,
         account=key.account.name if key is not None else None,
         key_hint=key.hint if key is not None else None,
         model=model_id,
@@ -34,39 +34,39 @@ def record_refused(visit: Visit, status: int, code: str | None) -> None:
     )
 
 
-def record_settlement(parts: Parts, reservation: Reservation, outcome: Settled | AlreadySettled) -> None:
+def record_settlement(services: Services, open_hold: OpenHold, outcome: Settled | AlreadySettled) -> None:
     """Write down what the ledger made of a settlement, when that is durable, however late."""
-    hold, verdict = reservation.hold, reservation.verdict
+    hold, verdict = open_hold.hold, open_hold.verdict
     assert verdict is not None
     if not isinstance(outcome, Settled):
-        parts.logger.error("settled_twice", request_id=hold.request_id)  # the database refused; nothing moved
+        services.logger.error("settled_twice", request_id=hold.request_id)  # the database refused; nothing moved
         return
-    parts.directory.charged(outcome.account_id, outcome.charged_nano)
-    parts.metrics.settled(
+    services.directory.charged(outcome.account_id, outcome.charged_nano)
+    services.metrics.settled(
         model=hold.model,
         provider=hold.provider,
         verdict=verdict,
         charged_nano=outcome.charged_nano,
         overrun_nano=outcome.overrun_nano,
-        cost_currency=reservation.price.cost_currency,
+        cost_currency=open_hold.price.cost_currency,
     )
     if outcome.overrun_nano:
-        parts.logger.error("overrun", request_id=hold.request_id, missing=format_nano(outcome.overrun_nano))
+        services.logger.error("overrun", request_id=hold.request_id, missing=format_nano(outcome.overrun_nano))
     if verdict.usage_source is UsageSource.ESTIMATED:
-        parts.logger.warning("usage_missing", request_id=hold.request_id, provider=hold.provider)
+        services.logger.warning("usage_missing", request_id=hold.request_id, provider=hold.provider)
 
 
-def record_exchange(visit: Visit, exchange: Exchange) -> None:
+def record_exchange(context: RequestContext, exchange: Exchange) -> None:
     """Write down a request whose exchange is over."""
-    parts, call, key = visit.parts, visit.call, visit.caller
+    services, call, key = context.services, context.call, context.caller
     assert call is not None
-    started, reservation, error, first_byte = visit.started, call.reservation, exchange.error, exchange.first_byte
-    hold, verdict, settled, late = reservation.hold, reservation.verdict, reservation.settled, reservation.late
+    started, open_hold, error, first_byte = context.started, call.open_hold, exchange.error, exchange.first_byte
+    hold, verdict, settled, late = open_hold.hold, open_hold.verdict, open_hold.settled, open_hold.late
     model, provider, status = hold.model, hold.provider, exchange.status
     code = error.code if error is not None else None
-    duration_s = parts.loop.time() - started
+    duration_s = services.loop.time() - started
     first_byte_s = None if first_byte is None else first_byte - started
-    parts.metrics.exchanged(
+    services.metrics.exchanged(
         model=model,
         provider=provider,
         status=status,
@@ -75,9 +75,9 @@ def record_exchange(visit: Visit, exchange: Exchange) -> None:
         first_byte_s=first_byte_s,
         late=late,
     )
-    parts.exchange_log.write(  # by place: nearly every request has this line
+    services.exchange_log.write(  # by position: nearly every request has this line
         hold.request_id,
-        visit.arrival.method,
+        context.incoming.method,
         COMPLETIONS,  # no other route has exchanges
         key.account.name,
         key.hint,
@@ -95,6 +95,6 @@ def record_exchange(visit: Visit, exchange: Exchange) -> None:
         int(duration_s * 1000),
     )
     if exchange.echoed:
-        parts.logger.error("credential_echoed", request_id=hold.request_id, provider=provider)
+        services.logger.error("credential_echoed", request_id=hold.request_id, provider=provider)
     if code in ("upstream_auth", "upstream_no_funds"):
-        parts.logger.error("provider_account", provider=provider, code=code)
+        services.logger.error("provider_account", provider=provider, code=code)

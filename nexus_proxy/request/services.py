@@ -1,4 +1,4 @@
-"""What there is once in a server, put together by the composition root and given to whoever serves a request."""
+"""Services shared by all requests; the composition root puts them together."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from structlog.typing import FilteringBoundLogger
 
 from nexus_proxy.config import Config
-from nexus_proxy.core.control.slots import Places
+from nexus_proxy.core.control.slots import Slots
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
 from nexus_proxy.observe.log_writer import ExchangeLog
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.supervisor import Supervisor
 
@@ -26,16 +26,16 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Services:
     """What the composition root put together."""
 
     config: Config
     directory: Directory
-    drains: Places
-    bodies: Places  # bytes of request bodies that are held
-    commits: Deadlines  # of settlements
+    drains: Slots
+    bodies: Slots  # bytes of request bodies that are held
+    commits: TimeoutQueue  # of settlements
     exchange_log: ExchangeLog
-    first_bytes: Deadlines  # of exchanges
+    first_bytes: TimeoutQueue  # of exchanges
     large_body: asyncio.Lock  # to be held while one is parsed: in between the loop has its turn
     ledger: Writer
     limiter: Limiter

@@ -16,7 +16,7 @@ class Waiter(Protocol):
         """It has been long enough. Called once, and not after `leave`."""
 
 
-class Deadlines:
+class TimeoutQueue:
     """Tells whoever has been in it for `wait_s` seconds."""
 
     __slots__ = ("_loop", "_timer", "_waiting", "wait_s")

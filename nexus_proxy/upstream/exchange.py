@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from nexus_proxy.config import Limits, Timeouts
-from nexus_proxy.core.control.slots import Places
+from nexus_proxy.core.control.slots import Slots
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money.settlement import Ending, EndState, Verdict
 from nexus_proxy.core.request.chat import Outgoing
@@ -23,12 +23,12 @@ from nexus_proxy.core.wire.refusal import read_error_body, read_refusal
 from nexus_proxy.core.wire.tap import JsonTap, SniffTap, Tap, make_tap
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import ClientGone, NexusError, UpstreamBroken, UpstreamError
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 from nexus_proxy.upstream.connection import Connection, Headers
 from nexus_proxy.upstream.delivery import Client, Delivery
 from nexus_proxy.upstream.pool import Upstream
 from nexus_proxy.upstream.response import content_type_of, error_document, error_event, is_encoded, retry_after_ns
-from nexus_proxy.upstream.timer import Watch
+from nexus_proxy.upstream.timer import ExchangeTimer
 
 ERROR_BODY_MAX = 64 * 1024
 LARGE_BODY_BYTES = 64 * 1024  # what is worth giving up early
@@ -52,7 +52,7 @@ class Books(Protocol):
         will be."""
 
 
-class Opening:
+class ResponseStart:
     """What the client's response starts with. With `whole` it is all of it, settled by `verdict`."""
 
     __slots__ = ("content_encoding", "content_type", "verdict", "whole")
@@ -108,10 +108,10 @@ class Exchange:
         "_sent",
         "_settled",
         "_status",
+        "_timer",
         "_upstream",
         "_upstream_over",
         "_verdict",
-        "_watch",
         "cause",
         "error",
         "first_byte",
@@ -128,9 +128,9 @@ class Exchange:
         books: Books,
         *,
         timeouts: Timeouts,
-        first_bytes: Deadlines,
+        first_bytes: TimeoutQueue,
         limits: Limits,
-        drains: Places,
+        drains: Slots,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._upstream = upstream
@@ -139,7 +139,7 @@ class Exchange:
         self._books = books
         self._limits = limits
         self._drains = drains
-        self._watch = Watch(self._loop, timeouts, first_bytes, on_due=self._finish, on_progress=self._progress)
+        self._timer = ExchangeTimer(self._loop, timeouts, first_bytes, on_due=self._finish, on_progress=self._progress)
         self._on_over: OnOver | None = None
         self._connection: Connection | None = None
         self._dialing: asyncio.Task[Connection] | None = None
@@ -161,7 +161,7 @@ class Exchange:
         self._error_body = b""
         self._retry_after: int | None = None
         self.tap: Tap | None = None
-        self.opening: asyncio.Future[Opening] = self._loop.create_future()
+        self.opening: asyncio.Future[ResponseStart] = self._loop.create_future()
         self.cause: Cause | None = None  # why it is over
         self.error: NexusError | None = None  # what the client was told, or would have been
         self.first_byte: float | None = None  # the loop's time
@@ -204,7 +204,7 @@ class Exchange:
         self._drain_from = self._received
         self._outgoing.body = b""  # nobody is left to send it again for
         # An unstreamed answer comes at its end or not at all, so it has the exchange's own time.
-        self._watch.drain(self._loop.time() + self._limits.drain_s if self._outgoing.stream else None)
+        self._timer.drain(self._loop.time() + self._limits.drain_s if self._outgoing.stream else None)
 
     def pause(self) -> None:
         """The client cannot keep up: stop reading from the provider."""
@@ -212,7 +212,7 @@ class Exchange:
             self._end_stream()  # all that it needs is on its way; what comes behind `[DONE]` is not worth a buffer
         elif not self._paused and self.cause is None:
             self._paused = True
-            self._watch.pause()
+            self._timer.pause()
             if self._connection is not None:
                 self._connection.pause()
 
@@ -223,7 +223,7 @@ class Exchange:
             if self._connection is not None:
                 self._connection.resume()
             if self.cause is None:
-                self._watch.resume()
+                self._timer.resume()
 
     def shut_down(self) -> None:
         """This server is ending: stop now and settle by what was seen."""
@@ -249,7 +249,7 @@ class Exchange:
             self.tap = make_tap(self._content_type, self._model.dialect, drop_usage_event=drop)
 
     def on_body(self, data: bytes) -> None:
-        now = self._watch.heard_at = self._loop.time()
+        now = self._timer.heard_at = self._loop.time()
         self._received += len(data)
         tap = self.tap
         if tap is None:
@@ -387,7 +387,7 @@ class Exchange:
         upstream, outgoing = self._upstream, self._outgoing
         self._connection = connection
         self._sent = True
-        self._watch.start()
+        self._timer.start()
         connection.send(upstream.head(outgoing.body, stream=outgoing.stream), outgoing.body, self)
 
     def _finish(self, cause: Cause) -> None:
@@ -411,7 +411,7 @@ class Exchange:
     def _settle_up(self) -> None:
         cause, tap, delivery = self.cause, self.tap, self._delivery
         assert cause is not None
-        self._watch.stop()
+        self._timer.stop()
         if self._upstream_over or cause not in (Cause.ENDED, Cause.DONE):
             self._let_go()  # whatever else it sends, nobody is told
         if cause is Cause.REFUSED:
@@ -472,7 +472,7 @@ class Exchange:
                     self._grace = self._loop.call_later(END_GRACE_S, self._end_stream)
                     return
             elif final and self.error is None:
-                self._open(Opening(self._content_type, self._encoding, final, self._verdict))
+                self._open(ResponseStart(self._content_type, self._encoding, final, self._verdict))
             elif final:
                 self._deliver(final, last=True)
                 delivery.cut()
@@ -538,7 +538,7 @@ class Exchange:
             self._open_error(UpstreamBroken("The model's provider failed to answer."))
         self._delivery.cut()
         self._let_go()
-        self._watch.end()
+        self._timer.end()
         self._stop_grace()
         if self._dialing is not None:
             self._dialing.cancel()
@@ -580,11 +580,11 @@ class Exchange:
         began = delivery.began
         delivery.give(data, last=last)
         if delivery.began and not began:
-            self._open(Opening(self._content_type, self._encoding))
+            self._open(ResponseStart(self._content_type, self._encoding))
         if delivery.echoed:
             self._finish(Cause.BROKEN)
 
-    def _open(self, opening: Opening) -> None:
+    def _open(self, opening: ResponseStart) -> None:
         if not self.opening.done():
             self.opening.set_result(opening)
 
@@ -611,7 +611,7 @@ class Exchange:
     def _begin_watch(self) -> None:
         try:
             if self.cause is None:
-                self._watch.begin()
+                self._timer.begin()
         except Exception as fault:  # noqa: BLE001 - a way in
             self._wind_up(fault)
 

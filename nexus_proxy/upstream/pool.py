@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from nexus_proxy.config import Provider
 from nexus_proxy.core.control.addresses import is_public
-from nexus_proxy.core.control.slots import Places
+from nexus_proxy.core.control.slots import Slots
 from nexus_proxy.errors import Overloaded, UpstreamTimeout, UpstreamUnreachable
 from nexus_proxy.upstream.connection import Connection
 from nexus_proxy.upstream.delivery import secret_forms
@@ -32,7 +32,7 @@ class Upstream:
         self.provider = provider
         self.secret_forms = secret_forms(provider.api_key.encode())
         self._loop = asyncio.get_running_loop()
-        self._places = Places(provider.in_flight_max)
+        self._places = Slots(provider.in_flight_max)
         self._connect_s = connect_s
         parts = urlsplit(provider.base_url)
         assert parts.hostname is not None

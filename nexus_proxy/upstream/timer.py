@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from nexus_proxy.config import Timeouts
 from nexus_proxy.core.wire.outcome import Cause
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 
 PROGRESS_S = 5.0
 STOPPED_S = 0.25  # a timer that is later than this tells of a process that was stopped
 
 
-class Watch:
+class ExchangeTimer:
     """`on_due` is told why the exchange is over, `on_progress` that it is time to journal. Times are the loop's.
 
     `first_bytes` is where all exchanges wait for the first byte, as long as the timeouts say.
@@ -43,7 +43,7 @@ class Watch:
         self,
         loop: asyncio.AbstractEventLoop,
         timeouts: Timeouts,
-        first_bytes: Deadlines,
+        first_bytes: TimeoutQueue,
         *,
         on_due: Callable[[Cause], None],
         on_progress: Callable[[], None],

@@ -41,7 +41,7 @@ class Connection(Protocol):
         """Send what is written, and close."""
 
 
-class Arrival(Protocol):
+class IncomingRequest(Protocol):
     """One request."""
 
     @property
@@ -74,7 +74,7 @@ class Arrival(Protocol):
         """Return the body, once. RequestTooLarge at the limit, RequestTimeout, ClientGone, InvalidHttp."""
 
 
-class WholeArrival:
+class WholeIncomingRequest:
     """A request that came whole: of HTTP/1.1, on a connection that is kept."""
 
     __slots__ = ("_body", "_content_type", "connection", "key_hash")
@@ -102,7 +102,7 @@ class WholeArrival:
         return body
 
 
-class FramedArrival:
+class FramedIncomingRequest:
     """A request that aiohttp reads: of any method, in pieces, with whatever framing HTTP allows."""
 
     __slots__ = ("_request",)

@@ -22,8 +22,8 @@ from aiohttp.web_protocol import RequestHandler
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.request.head import HEAD_BYTES_MAX, HEADERS_MAX, WholeReader, WholeRequest
 from nexus_proxy.errors import ConnectionFault, HeadersTooLarge, InvalidHttp, NexusError, RequestTimeout, ShuttingDown
-from nexus_proxy.web.incoming import Arrival, FramedArrival, Watcher, WholeArrival
-from nexus_proxy.web.response import Reply, Sent, error_answer, first_headers, new_request_id
+from nexus_proxy.web.incoming import FramedIncomingRequest, IncomingRequest, Watcher, WholeIncomingRequest
+from nexus_proxy.web.response import AlreadySentResponse, Reply, error_response, first_headers, new_request_id
 
 WRITE_BUFFER_HIGH: Final = 64 * 1024  # bytes waiting for one client, past which its provider is no longer read
 EARLY_BYTES_MAX: Final = 64 * 1024  # of a next request before the one in hand is answered, past which nothing is read
@@ -33,23 +33,23 @@ _SERVING: Final = "serving"  # the name of the task of a request that came whole
 LINGER_S: Final = 1.0  # how long a refused body is still read, so that the refusal is not lost to a reset
 
 
-class Desk(NamedTuple):
+class FastPath(NamedTuple):
     """Who answers. `serve` gets the requests with exactly this first line that came whole, `serve_framed` the rest."""
 
     line: bytes
-    serve: Callable[[Arrival], Awaitable[Reply]]
-    serve_framed: Callable[[web.Request, Arrival], Awaitable[Reply]]
+    serve: Callable[[IncomingRequest], Awaitable[Reply]]
+    serve_framed: Callable[[web.Request, IncomingRequest], Awaitable[Reply]]
 
 
-class DoorProtocol(RequestHandler):
+class ListenerProtocol(RequestHandler):
     """One client connection. `watcher` is set by the handler of the request in hand, and taken off by it."""
 
     __slots__ = (
         "_begun",
         "_begun_timer",
-        "_desk",
         "_early",
         "_ends",
+        "_fast_path",
         "_head_s",
         "_head_timer",
         "_in_hand",
@@ -63,18 +63,18 @@ class DoorProtocol(RequestHandler):
     )
 
     def __init__(
-        self, manager: web.Server, *, head_s: float, stalled_s: float, desk: Desk | None = None, **options: Any
+        self, manager: web.Server, *, head_s: float, stalled_s: float, fast_path: FastPath | None = None, **options: Any
     ) -> None:
         super().__init__(manager, **options)
-        self._desk = desk
-        self._reader = WholeReader(desk.line) if desk is not None else None
+        self._fast_path = fast_path
+        self._reader = WholeReader(fast_path.line) if fast_path is not None else None
         self._serving: asyncio.Task[None] | None = None  # a request that came whole
         self._early = b""  # what came behind it
         self._begun = b""  # one of which a part has come
         self._begun_timer: asyncio.TimerHandle | None = None
         self._in_hand = 0  # requests that aiohttp has read and not answered
         self._ends = False  # the last of them was the connection's last
-        self._owed: int | None = 0  # bytes of a request that aiohttp's parser still expects; None: who knows
+        self._owed: int | None = 0  # bytes of a request that aiohttp's parser still expects; None: unknown
         self._head_s = head_s
         self._stalled_s = stalled_s
         self._stalled_timer: asyncio.TimerHandle | None = None
@@ -103,7 +103,7 @@ class DoorProtocol(RequestHandler):
             self._begun_timer = self._loop.call_later(REST_S, self._rest_is_late)
 
     def _take_apart(self, data: bytes) -> WholeRequest | int | None:
-        """Return what the reader makes of it, if it is for the desk; None if it is for aiohttp."""
+        """Return what the reader makes of it, if it is for the fast path; None if it is for aiohttp."""
         reader = self._reader
         if reader is None or self._owed != 0 or self._in_hand or self._ends or self._close or self._force_close:
             return None
@@ -172,19 +172,19 @@ class DoorProtocol(RequestHandler):
     # --- a request that came whole ----------------------------------------------------------------------------
 
     def _begin(self, request: WholeRequest) -> None:
-        assert self._desk is not None
+        assert self._fast_path is not None
         if self._head_timer is not None:
             self._stop_head_timer()
         self._request_in_progress = True
-        serving = self._serve(self._desk, WholeArrival(request, self))
+        serving = self._serve(self._fast_path, WholeIncomingRequest(request, self))
         # Not by way of the loop, and with a name, so that none is made up: the rest of it costs enough.
         self._serving = asyncio.Task(serving, loop=self._loop, name=_SERVING)
 
-    async def _serve(self, desk: Desk, arrival: WholeArrival) -> None:
+    async def _serve(self, fast_path: FastPath, incoming: WholeIncomingRequest) -> None:
         close = True
         try:
-            reply = await desk.serve(arrival)
-            reply.write_to(arrival)
+            reply = await fast_path.serve(incoming)
+            reply.write_to(incoming)
             if self._paused:
                 await self._drain_helper()
             close = reply.close
@@ -247,7 +247,7 @@ class DoorProtocol(RequestHandler):
             return
         if not self._silent:
             error = RequestTimeout("The request's headers did not arrive in time.")
-            answer = error_answer(error, first_headers(new_request_id()))
+            answer = error_response(error, first_headers(new_request_id()))
             self.transport.write(answer.render_head() + answer.body)
         self.force_close()
 
@@ -308,8 +308,8 @@ class DoorProtocol(RequestHandler):
         """Answer what the parser refused. Trap: the original writes the raw line into text/plain, and into the log."""
         if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
             raise ConnectionError("an answer has begun, or nobody is there; nothing can be written")
-        answer = error_answer(_head_fault(status, exc), first_headers(new_request_id()))
-        return Sent(answer, FramedArrival(cast(web.Request, request)))
+        answer = error_response(_head_fault(status, exc), first_headers(new_request_id()))
+        return AlreadySentResponse(answer, FramedIncomingRequest(cast(web.Request, request)))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Say that something failed, without the request's bytes."""
@@ -330,16 +330,18 @@ class DoorServer(web.Server):
     """aiohttp's connection factory, with our protocol. Unlike the original it has no fallback to other settings."""
 
     def __call__(self) -> RequestHandler:
-        return DoorProtocol(self, loop=self._loop, **self._kwargs)
+        return ListenerProtocol(self, loop=self._loop, **self._kwargs)
 
 
-class DoorRunner(web.AppRunner):
-    """Runs an application behind DoorProtocol, with every setting that aiohttp leaves open made on purpose.
+class ListenerRunner(web.AppRunner):
+    """Runs an application behind ListenerProtocol, with every setting that aiohttp leaves open made on purpose.
 
-    With a desk it is that which answers, and the application is asked nothing.
+    With a fast path the application is asked nothing: the path answers.
     """
 
-    def __init__(self, app: web.Application, timeouts: Timeouts, limits: Limits, desk: Desk | None = None) -> None:
+    def __init__(
+        self, app: web.Application, timeouts: Timeouts, limits: Limits, fast_path: FastPath | None = None
+    ) -> None:
         super().__init__(
             app,
             access_log=None,  # trap: aiohttp logs every request line; the one line of ours says more, and no query
@@ -353,19 +355,19 @@ class DoorRunner(web.AppRunner):
             shutdown_timeout=5.0,
             head_s=timeouts.client_headers_s,
             stalled_s=timeouts.client_stalled_s,
-            desk=desk,
+            fast_path=fast_path,
         )
-        self._desk = desk
+        self._fast_path = fast_path
 
     async def _make_server(self) -> web.Server:
         original = await super()._make_server()
-        handler = original.request_handler if self._desk is None else cast(Any, _answering(self._desk))
+        handler = original.request_handler if self._fast_path is None else cast(Any, _answering(self._fast_path))
         return DoorServer(handler, request_factory=original.request_factory, **self._kwargs)
 
 
-def _answering(desk: Desk) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _answering(fast_path: FastPath) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def answer(request: web.Request) -> web.StreamResponse:
-        arrival = FramedArrival(request)
-        return Sent(await desk.serve_framed(request, arrival), arrival)
+        incoming = FramedIncomingRequest(request)
+        return AlreadySentResponse(await fast_path.serve_framed(request, incoming), incoming)
 
     return answer

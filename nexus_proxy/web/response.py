@@ -1,8 +1,8 @@
 """What a client is answered: the head of every answer, a whole answer, and the one shape of everything that went wrong.
 
 Strategy: an answer writes itself, head and body at once, straight to the connection's transport. The framework's own
-response sends the same bytes, through four coroutines and two buffers; to it `Sent` stands for what is written already.
-Headers are text from the first, each with its end of line: nobody looks one up again.
+response sends the same bytes, through four coroutines and two buffers; to it `AlreadySentResponse` stands for what is
+written already. Headers are text from the first, each with its end of line: nobody looks one up again.
 """
 
 import os
@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractStreamWriter
 from nexus_proxy.core.money.amounts import ceil_div
 from nexus_proxy.errors import MethodNotAllowed, NexusError
 from nexus_proxy.runtime.clock import now_ms
-from nexus_proxy.web.incoming import Arrival
+from nexus_proxy.web.incoming import IncomingRequest
 
 JOINED_BYTES_MAX: Final = 64 * 1024  # what costs less to copy than to send apart
 _RANDOM_BYTES: Final = 10
@@ -76,11 +76,11 @@ class Reply(Protocol):
     @property
     def close(self) -> bool: ...
 
-    def write_to(self, arrival: Arrival) -> None:
+    def write_to(self, incoming: IncomingRequest) -> None:
         """Send what of it is not sent yet. ConnectionError if nobody is there."""
 
 
-class Answer:
+class Response:
     """A whole answer. `headers` are all but the framing and the date."""
 
     __slots__ = ("body", "close", "headers", "status")
@@ -98,12 +98,12 @@ class Answer:
             self.status, self.headers, framing, http10=http10, keep_alive=keep_alive and not self.close
         )
 
-    def write_to(self, arrival: Arrival) -> None:
-        transport, body = arrival.connection.transport, self.body
+    def write_to(self, incoming: IncomingRequest) -> None:
+        transport, body = incoming.connection.transport, self.body
         if transport is None:
             raise ConnectionResetError("the client left")
-        head = self.render_head(http10=arrival.http10, keep_alive=arrival.keep_alive)
-        if arrival.method == "HEAD":
+        head = self.render_head(http10=incoming.http10, keep_alive=incoming.keep_alive)
+        if incoming.method == "HEAD":
             transport.write(head)
         elif len(body) < JOINED_BYTES_MAX:
             transport.write(head + body)
@@ -111,14 +111,14 @@ class Answer:
             transport.writelines((head, body))
 
 
-class Sent(web.StreamResponse):
+class AlreadySentResponse(web.StreamResponse):
     """A reply as aiohttp knows responses: it is sent when that asks to prepare it."""
 
-    def __init__(self, reply: Reply, arrival: Arrival) -> None:
+    def __init__(self, reply: Reply, incoming: IncomingRequest) -> None:
         super().__init__(status=reply.status)
         self._reply = reply
-        self._arrival = arrival
-        self._keep_alive = arrival.keep_alive and not reply.close
+        self._arrival = incoming
+        self._keep_alive = incoming.keep_alive and not reply.close
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Write what is not written, and wait while the client has too much to read."""
@@ -130,12 +130,12 @@ class Sent(web.StreamResponse):
         """Do nothing: it is written."""
 
 
-def json_answer(headers: str, value: Any) -> Answer:
+def json_response(headers: str, value: Any) -> Response:
     """Return a 200 with that value. `headers` are added."""
-    return Answer(200, headers + _JSON, orjson.dumps(value))
+    return Response(200, headers + _JSON, orjson.dumps(value))
 
 
-def error_answer(error: NexusError, headers: str) -> Answer:
+def error_response(error: NexusError, headers: str) -> Response:
     """Return the answer for an error. `headers` are added; they hold `x-request-id`."""
     body = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
     headers += _JSON
@@ -148,4 +148,4 @@ def error_answer(error: NexusError, headers: str) -> Answer:
         headers += f"allow: {error.allow}\r\n"
     if error.status == 401:
         headers += "www-authenticate: Bearer\r\n"
-    return Answer(error.status, headers, orjson.dumps({"error": body}), close=error.close)
+    return Response(error.status, headers, orjson.dumps({"error": body}), close=error.close)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from nexus_proxy.api import health as operators
 from nexus_proxy.errors import LedgerError, LedgerUnavailable
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.request.appkeys import PARTS
+from nexus_proxy.request.appkeys import SERVICES
 from nexus_proxy.request.services import Readiness
 
 
@@ -42,8 +42,8 @@ def readiness() -> Readiness:
 @pytest.fixture
 async def client(ledger: Ledger, readiness: Readiness) -> AsyncIterator[Any]:
     app = operators.application()
-    parts = SimpleNamespace(metrics=Metrics({"m": "p"}), readiness=readiness, ledger=ledger, reader=ledger)
-    app[PARTS] = cast(Any, parts)
+    services = SimpleNamespace(metrics=Metrics({"m": "p"}), readiness=readiness, ledger=ledger, reader=ledger)
+    app[SERVICES] = cast(Any, services)
     async with TestClient(TestServer(app)) as found:
         yield found
 

@@ -13,8 +13,8 @@ import pytest
 from nexus_proxy.api.models import list_models, retrieve_model
 from nexus_proxy.config import Config, load
 from nexus_proxy.errors import ModelNotFound
-from nexus_proxy.request.context import Visit
-from nexus_proxy.web.response import Answer
+from nexus_proxy.request.context import RequestContext
+from nexus_proxy.web.response import Response
 from tests.rig.compiled import gives_stand_ins
 
 pytestmark = gives_stand_ins
@@ -23,24 +23,24 @@ FIELDS = ["id", "object", "created", "owned_by"]
 MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name in ("b", "org/c", "a")}
 
 
-def visit(config: Config, allowed: frozenset[str] | None, model: str = "") -> Visit:
-    parts: Any = SimpleNamespace(config=config, loop=asyncio.get_running_loop())
-    arrival: Any = None
-    found = Visit(parts, arrival, "models", model)
+def context(config: Config, allowed: frozenset[str] | None, model: str = "") -> RequestContext:
+    services: Any = SimpleNamespace(config=config, loop=asyncio.get_running_loop())
+    incoming: Any = None
+    found = RequestContext(services, incoming, "models", model)
     key: Any = SimpleNamespace(models=allowed)
     found.key = key
     return found
 
 
-def asked(allowed: frozenset[str] | None, model: str = "") -> Visit:
-    return visit(replace(load(None, {}), models=MODELS), allowed, model)
+def asked(allowed: frozenset[str] | None, model: str = "") -> RequestContext:
+    return context(replace(load(None, {}), models=MODELS), allowed, model)
 
 
 def described(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": len(name), "owned_by": "ai-nexus"}
 
 
-def json_of(answer: Answer) -> Any:
+def json_of(answer: Response) -> Any:
     assert answer.status == 200
     assert "\r\nContent-Type: application/json\r\n" in answer.headers
     return orjson.loads(answer.body)
@@ -75,10 +75,10 @@ async def test_models_of_the_catalogue_are_listed_as_clients_expect_them(tmp_pat
     path = tmp_path / "nexus.toml"
     path.write_text("".join(f'[providers.{name}]\napi_key_env = "K"\n' for name in ("deepseek", "siliconflow-intl")))
     config = load(path, {}, secrets=False)
-    listed = json_of(await list_models(visit(config, None)))["data"]
+    listed = json_of(await list_models(context(config, None)))["data"]
     assert [model["id"] for model in listed] == sorted(config.models)
     assert any("/" in model["id"] for model in listed)
     for model in listed:
         assert (model["object"], model["owned_by"], list(model)) == ("model", "ai-nexus", FIELDS)
         assert datetime(2023, 1, 1, tzinfo=UTC) < datetime.fromtimestamp(model["created"], UTC) < datetime.now(UTC)
-        assert json_of(await retrieve_model(visit(config, None, model["id"]))) == model
+        assert json_of(await retrieve_model(context(config, None, model["id"]))) == model

@@ -13,11 +13,12 @@ from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import ModelNotFound
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.request.context import Visit
+from nexus_proxy.request.context import RequestContext
 from nexus_proxy.request.services import Readiness
-from nexus_proxy.web.incoming import Arrival
-from nexus_proxy.web.protocol import Desk, DoorRunner
-from nexus_proxy.web.response import Answer, Reply
+from nexus_proxy.web.incoming import IncomingRequest
+from nexus_proxy.web.protocol import FastPath, ListenerRunner
+from nexus_proxy.web.response import Reply
+from nexus_proxy.web.response import Response as Written
 from tests.rig.compiled import gives_stand_ins
 from tests.rig.raw_client import Connection, Response, get, post
 
@@ -33,10 +34,10 @@ class House:
     def __init__(self, data: bytes) -> None:
         self.said: list[tuple[str, dict[str, Any]]] = []
         self.readiness = Readiness()
-        self.handler: Callable[[Visit], Awaitable[Reply]]
+        self.handler: Callable[[RequestContext], Awaitable[Reply]]
         self.port = 0
         self.ways: list[str] = []
-        self.parts: Any = SimpleNamespace(
+        self.services: Any = SimpleNamespace(
             readiness=self.readiness,
             metrics=Metrics({"m": "p"}),
             logger=SimpleNamespace(info=self._note, error=self._note),
@@ -47,12 +48,12 @@ class House:
     def _note(self, event: str, **values: Any) -> None:
         self.said.append((event, values))
 
-    async def serve(self, arrival: Arrival) -> Reply:
-        self.ways.append(type(arrival).__name__)
-        return await boundary(Visit(self.parts, arrival, "route"), lambda visit: self.handler(visit))
+    async def serve(self, incoming: IncomingRequest) -> Reply:
+        self.ways.append(type(incoming).__name__)
+        return await boundary(RequestContext(self.services, incoming, "route"), lambda context: self.handler(context))
 
-    async def serve_framed(self, request: web.Request, arrival: Arrival) -> Reply:
-        return await self.serve(arrival)
+    async def serve_framed(self, request: web.Request, incoming: IncomingRequest) -> Reply:
+        return await self.serve(incoming)
 
     async def ask(self) -> Response:
         async with Connection("127.0.0.1", self.port) as connection:
@@ -63,18 +64,18 @@ class House:
 @pytest.fixture(params=list(WAYS))
 async def house(request: pytest.FixtureRequest) -> AsyncIterator[House]:
     found = House(WAYS[request.param])
-    desk = Desk(b"POST / HTTP/1.1\r\n", found.serve, found.serve_framed)
-    runner = DoorRunner(web.Application(), Timeouts(), Limits(), desk)
+    fast_path = FastPath(b"POST / HTTP/1.1\r\n", found.serve, found.serve_framed)
+    runner = ListenerRunner(web.Application(), Timeouts(), Limits(), fast_path)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found.port = runner.addresses[0][1]
     yield found
     await runner.cleanup()
-    assert {way.lower() for way in found.ways} == {f"{request.param}arrival"}
+    assert {way.lower() for way in found.ways} == {f"{request.param}incomingrequest"}
 
 
-def raising(fault: Exception) -> Callable[[Visit], Awaitable[Reply]]:
-    async def handler(visit: Visit) -> Reply:
+def raising(fault: Exception) -> Callable[[RequestContext], Awaitable[Reply]]:
+    async def handler(context: RequestContext) -> Reply:
         raise fault
 
     return handler
@@ -108,10 +109,10 @@ async def test_d1_a_server_that_ends_takes_nothing_new(house: House) -> None:
 async def test_a_fault_after_an_answer_has_begun_is_a_visible_cut_and_no_second_answer(
     house: House, fault: Exception
 ) -> None:
-    async def handler(visit: Visit) -> Reply:
-        transport = visit.arrival.connection.transport
+    async def handler(context: RequestContext) -> Reply:
+        transport = context.incoming.connection.transport
         assert transport is not None
-        visit.answering = True
+        context.answering = True
         transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
         raise fault
 
@@ -129,8 +130,8 @@ async def test_a_client_that_has_gone_is_left_to_the_socket(house: House) -> Non
 
 
 async def test_every_answer_has_its_id(house: House) -> None:
-    async def handler(visit: Visit) -> Reply:
-        return Answer(200, visit.headers, b"well")
+    async def handler(context: RequestContext) -> Reply:
+        return Written(200, context.headers, b"well")
 
     house.handler = handler
     first, second = await house.ask(), await house.ask()

@@ -49,7 +49,9 @@ def mistakes(document: dict[str, Any], **environ: str) -> list[str]:
 
 def test_no_file_is_the_defaults_with_nothing_switched_on() -> None:
     found = load(None, {})
-    assert found.server == config.Server(Address("127.0.0.1", 8080), Address("127.0.0.1", 9090), Timeouts(), Limits())
+    assert found.server == config.ServerConfig(
+        Address("127.0.0.1", 8080), Address("127.0.0.1", 9090), Timeouts(), Limits()
+    )
     assert (found.currency, dict(found.models), dict(found.providers), found.prices) == ("USD", {}, {}, ())
     assert {(p.name, p.rpm, p.rung, p.min_paid_nano) for p in found.plans.values()} == {
         ("free", 10, True, 0),

@@ -21,7 +21,7 @@ from typing import Any
 from nexus_proxy import config
 from nexus_proxy.admin import socket as admin_socket
 from nexus_proxy.observe import log as logs
-from nexus_proxy.server import Door
+from nexus_proxy.server import Server
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, Response, ask, get, post
 from tests.rig.settings import ENVIRON, settings, write
@@ -162,7 +162,7 @@ class DoorUnderTest(ABC):
 class DoorInside(DoorUnderTest):
     """A door on this event loop."""
 
-    door: Door
+    door: Server
 
     async def start(self) -> None:
         """Open it on free ports. It logs everything, and is told of no secret that the log should black out."""
@@ -173,7 +173,7 @@ class DoorInside(DoorUnderTest):
         logger = logs.configure(log.fileno(), level=logging.DEBUG)
         self._stack.callback(logger.close)
         try:
-            self.door = Door(self.config, log=logger, on_broken=self.broken.append)
+            self.door = Server(self.config, log=logger, on_broken=self.broken.append)
             await self.door.start()
         except BaseException:
             self._stack.close()

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 
 
 class Loop:
@@ -49,8 +49,8 @@ class Waiter:
             raise self._fault
 
 
-def waiting(loop: Loop) -> Deadlines:
-    return Deadlines(cast(Any, loop), 10.0)
+def waiting(loop: Loop) -> TimeoutQueue:
+    return TimeoutQueue(cast(Any, loop), 10.0)
 
 
 def test_each_is_told_at_its_own_instant() -> None:

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from nexus_proxy.config import Limits, Provider, Timeouts
-from nexus_proxy.core.control.slots import Places
+from nexus_proxy.core.control.slots import Slots
 from nexus_proxy.core.model import Model
 from nexus_proxy.core.money.prices import Price, Rates, Tariff, Tier
 from nexus_proxy.core.money.settlement import Ending, EndState, UsageSource, Verdict, decide
@@ -28,9 +28,9 @@ from nexus_proxy.core.wire.sniff import SniffTap
 from nexus_proxy.core.wire.stream import SseTap
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 from nexus_proxy.upstream import exchange as module
-from nexus_proxy.upstream import timer as watch
+from nexus_proxy.upstream import timer as timer
 from nexus_proxy.upstream.connection import Connection
 from nexus_proxy.upstream.delivery import Delivery
 from nexus_proxy.upstream.exchange import Exchange
@@ -136,7 +136,7 @@ class Scene:
     exchange: Exchange
     books: Ledger
     listener: Listener
-    drains: Places
+    drains: Slots
     log: Log
 
     @property
@@ -236,7 +236,7 @@ async def stage(fu: FaultUpstream, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
             upstream = Upstream(replace(plain, **more), connect_s=1.0)
             upstreams.append(upstream)
         log: Log = []
-        books, places = Ledger(log), Places(drains)
+        books, places = Ledger(log), Slots(drains)
         body = orjson.dumps({"user": tag, "stream": stream, "stream_options": {"include_usage": True}})
         outgoing = Outgoing(body, stream, injected, input_bound=100, output_bound=100, prompt_estimate=8)
         exchange = Exchange(
@@ -245,7 +245,7 @@ async def stage(fu: FaultUpstream, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
             outgoing,
             books,
             timeouts=timeouts,
-            first_bytes=Deadlines(asyncio.get_running_loop(), timeouts.first_byte_s),
+            first_bytes=TimeoutQueue(asyncio.get_running_loop(), timeouts.first_byte_s),
             limits=limits or Limits(),
             drains=places,
         )
@@ -410,7 +410,7 @@ async def stop_when_due(scene: Scene, case: Case) -> None:
     if case.shut_down:
         scene.exchange.shut_down()
     elif case.passes_s:
-        clock = scene.exchange._watch
+        clock = scene.exchange._timer
         clock._loop = cast(Any, LaterLoop(clock._loop, case.passes_s))
         clock._arm()
 
@@ -701,7 +701,7 @@ async def test_b9_an_error_body_may_be_dressed_as_an_event(stage: Stage, form: b
 async def test_progress_is_journaled_at_the_first_byte_and_while_it_changes(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "PROGRESS_S", 0.05)
+    monkeypatch.setattr(timer, "PROGRESS_S", 0.05)
     go = asyncio.Event()
     scene = stage([*FIRST, Pause(go), *[Chunk(event) for event in EVENTS[2:]], LAST_CHUNK], timeouts=LONG)
     playing = asyncio.create_task(scene.play())
@@ -791,7 +791,7 @@ WAYS_IN: dict[str, tuple[str, object, str, int]] = {
     "end": ("ended", SseTap, "end", 1),
     "broken": ("done_then_broken", SseTap, "end", 1),
     "durable": ("ended", Delivery, "end", 1),
-    "first_byte": ("done_without_usage", watch.Watch, "begin", 1),
+    "first_byte": ("done_without_usage", timer.ExchangeTimer, "begin", 1),
     "progress": ("done_without_usage", Ledger, "progress", 2),
 }
 
@@ -799,7 +799,7 @@ WAYS_IN: dict[str, tuple[str, object, str, int]] = {
 @pytest.mark.parametrize("way", WAYS_IN)
 async def test_e10_each_way_in_catches_what_it_raises(stage: Stage, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, owner, step, failing = WAYS_IN[way]
-    monkeypatch.setattr(watch, "PROGRESS_S", 0.01)
+    monkeypatch.setattr(timer, "PROGRESS_S", 0.01)
     sound = getattr(owner, step)
     steps = 0
 

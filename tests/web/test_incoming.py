@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from nexus_proxy import server as app
-from nexus_proxy.request.context import Visit
+from nexus_proxy.request.context import RequestContext
 from nexus_proxy.web import protocol as listener
-from nexus_proxy.web.incoming import FramedArrival, WholeArrival
+from nexus_proxy.web.incoming import FramedIncomingRequest, WholeIncomingRequest
 from nexus_proxy.web.protocol import WHOLE_BYTES_MAX
 from tests.rig.answers import Answer, chunks
 from tests.rig.house import House
@@ -37,10 +37,10 @@ def head_then_body(data: bytes) -> list[bytes]:
 
 
 WAYS: dict[str, tuple[type, Callable[[bytes], list[bytes]]]] = {
-    "whole": (WholeArrival, lambda data: [data]),
-    "head, then body": (WholeArrival, head_then_body),
-    "a head in two": (FramedArrival, lambda data: [data[:70], data[70:]]),
-    "in chunks": (FramedArrival, in_chunks),
+    "whole": (WholeIncomingRequest, lambda data: [data]),
+    "head, then body": (WholeIncomingRequest, head_then_body),
+    "a head in two": (FramedIncomingRequest, lambda data: [data[:70], data[70:]]),
+    "in chunks": (FramedIncomingRequest, in_chunks),
 }
 
 
@@ -48,11 +48,11 @@ WAYS: dict[str, tuple[type, Callable[[bytes], list[bytes]]]] = {
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> "Way":
     found = Way(*WAYS[request.param])
 
-    def note(parts: object, arrival: object, *where: object) -> Visit:
-        found.came.append(type(arrival))
-        return Visit(parts, arrival, *where)  # type: ignore[arg-type]
+    def note(services: object, incoming: object, *where: object) -> RequestContext:
+        found.came.append(type(incoming))
+        return RequestContext(services, incoming, *where)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(app, "Visit", note)
+    monkeypatch.setattr(app, "RequestContext", note)
     monkeypatch.setattr(listener, "REST_S", 5.0)  # a busy machine makes no body late
     return found
 

@@ -18,9 +18,23 @@ from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.core.request.head import WholeReader
 from nexus_proxy.errors import InvalidKey, NexusError, RequestTooLarge
-from nexus_proxy.web.incoming import Arrival, WholeArrival
-from nexus_proxy.web.protocol import EARLY_BYTES_MAX, REST_S, WHOLE_BYTES_MAX, Desk, DoorProtocol, DoorRunner
-from nexus_proxy.web.response import JOINED_BYTES_MAX, Answer, Reply, Sent, error_answer, first_headers
+from nexus_proxy.web.incoming import IncomingRequest, WholeIncomingRequest
+from nexus_proxy.web.protocol import (
+    EARLY_BYTES_MAX,
+    REST_S,
+    WHOLE_BYTES_MAX,
+    FastPath,
+    ListenerProtocol,
+    ListenerRunner,
+)
+from nexus_proxy.web.response import (
+    JOINED_BYTES_MAX,
+    AlreadySentResponse,
+    Reply,
+    Response,
+    error_response,
+    first_headers,
+)
 from tests.rig.eventually import eventually
 from tests.rig.raw_client import Connection, get, post
 
@@ -35,13 +49,13 @@ class House:
 
     def __init__(self) -> None:
         self.handler: Handler = self._hello
-        self.protocols: list[DoorProtocol] = []
+        self.protocols: list[ListenerProtocol] = []
 
     async def _hello(self, request: web.Request) -> web.StreamResponse:
         return web.Response(text="hello")
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        self.protocols.append(cast(DoorProtocol, request.protocol))
+        self.protocols.append(cast(ListenerProtocol, request.protocol))
         return await self.handler(request)
 
     def connect(self, **options: Any) -> Connection:
@@ -53,7 +67,7 @@ async def house() -> AsyncIterator[House]:
     found = House()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", found.handle)
-    runner = DoorRunner(app, TIMES, Limits())
+    runner = ListenerRunner(app, TIMES, Limits())
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -240,11 +254,11 @@ async def test_a21_a34_a_parser_error_is_json_closes_and_repeats_nothing(
     assert response.keep_alive is False
     written = bytearray()
     transport = SimpleNamespace(write=written.extend)
-    arrival: Any = SimpleNamespace(
+    incoming: Any = SimpleNamespace(
         connection=SimpleNamespace(transport=transport), http10=True, keep_alive=True, method="UNKNOWN"
     )
-    assert isinstance(response, Sent)
-    response._reply.write_to(arrival)
+    assert isinstance(response, AlreadySentResponse)
+    response._reply.write_to(incoming)
     head, _, body = bytes(written).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 ")
     assert b"\r\nContent-Type: application/json\r\n" in head + b"\r\n"
@@ -312,25 +326,25 @@ class Counter:
         self.gate.set()
         self.fault: Exception | None = None
         self.refusal: NexusError | None = None  # of what is read by aiohttp, before its body
-        self.answer: Callable[[bytes], Answer] = lambda body: Answer(200, ID, body)
+        self.answer: Callable[[bytes], Response] = lambda body: Response(200, ID, body)
         self.asked: list[tuple[str, bytes]] = []
-        self.arrivals: list[Arrival] = []
-        self.runner: DoorRunner
+        self.arrivals: list[IncomingRequest] = []
+        self.runner: ListenerRunner
 
-    async def serve(self, arrival: Arrival) -> Reply:
+    async def serve(self, incoming: IncomingRequest) -> Reply:
         body = b""
-        if arrival.method == "POST":
-            body = await arrival.take_body(arrival.check_head(10_000_000), 5.0)
-        way = "whole" if isinstance(arrival, WholeArrival) else "framed"
+        if incoming.method == "POST":
+            body = await incoming.take_body(incoming.check_head(10_000_000), 5.0)
+        way = "whole" if isinstance(incoming, WholeIncomingRequest) else "framed"
         self.asked.append((way, body))
-        self.arrivals.append(arrival)
+        self.arrivals.append(incoming)
         await self.gate.wait()
         if self.fault is not None:
             raise self.fault
         return self.answer(way.encode() + b" " + body[:40])
 
-    async def serve_framed(self, request: web.Request, arrival: Arrival) -> Reply:
-        return await self.serve(arrival) if self.refusal is None else error_answer(self.refusal, ID)
+    async def serve_framed(self, request: web.Request, incoming: IncomingRequest) -> Reply:
+        return await self.serve(incoming) if self.refusal is None else error_response(self.refusal, ID)
 
     def connect(self, **options: Any) -> Connection:
         return Connection("127.0.0.1", self.port, **options)
@@ -339,7 +353,9 @@ class Counter:
 @pytest.fixture
 async def counter() -> AsyncIterator[Counter]:
     found = Counter()
-    runner = found.runner = DoorRunner(web.Application(), TIMES, Limits(), Desk(LINE, found.serve, found.serve_framed))
+    runner = found.runner = ListenerRunner(
+        web.Application(), TIMES, Limits(), FastPath(LINE, found.serve, found.serve_framed)
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     found.port = runner.addresses[0][1]
@@ -422,7 +438,7 @@ async def test_a_body_that_trickles_is_soon_left_to_aiohttp_and_its_timers(count
 async def test_a_connection_that_is_lost_keeps_no_head_with_its_key(counter: Counter) -> None:
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first", "Authorization: Bearer secret"))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         assert isinstance(protocol._reader, WholeReader)
     await eventually(lambda: protocol.transport is None)
     assert protocol._reader is None
@@ -503,7 +519,7 @@ async def test_a26_a_request_that_has_begun_is_not_idle(counter: Counter) -> Non
     data = ask(b"late")
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first"))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         await connection.send(data[:-4])
         await eventually(lambda: bool(protocol._begun))
         protocol._next_keepalive_close_time = 0.0
@@ -515,7 +531,7 @@ async def test_d1_a_request_that_has_begun_is_answered_at_the_end(counter: Count
     counter.refusal = RequestTooLarge("any refusal")
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first"))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         await connection.send(ask(b"late")[:-1])
         await eventually(lambda: bool(protocol._begun))
         protocol.close()
@@ -526,7 +542,7 @@ async def test_d1_a_request_that_has_begun_is_answered_at_the_end(counter: Count
 
 @pytest.mark.parametrize("size", [0, 1, JOINED_BYTES_MAX - 1, JOINED_BYTES_MAX, 3_000_000])
 async def test_an_answer_of_any_size_is_written_in_both_ways(counter: Counter, size: int) -> None:
-    counter.answer = lambda body: Answer(200, ID, b"a" * size)
+    counter.answer = lambda body: Response(200, ID, b"a" * size)
     async with counter.connect() as connection:
         for data in (ask(b"x"), CHUNKED):
             answer = await answer_to(connection, data)
@@ -546,7 +562,7 @@ async def test_a_head_has_no_body_and_http_10_is_kept_if_it_asks(counter: Counte
 
 
 async def test_nobody_is_served_who_has_not_read_the_answer_before(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(200, ID, b"x" * 20_000_000)
+    counter.answer = lambda body: Response(200, ID, b"x" * 20_000_000)
     async with counter.connect(receive_buffer=4096) as connection:
         connection.pause_reading()
         await connection.send(ask(b"first") + ask(b"second"))
@@ -576,7 +592,7 @@ async def test_a_whole_request_right_behind_an_answer_of_aiohttps_is_not_left_to
     async with counter.connect() as connection:
         await connection.send(get("/ask"))
         await eventually(lambda: bool(counter.arrivals))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         await eventually(lambda: protocol._waiter is not None)
         protocol._waiter, waiter = None, protocol._waiter  # as it is in these turns
         await connection.read_response()
@@ -586,11 +602,11 @@ async def test_a_whole_request_right_behind_an_answer_of_aiohttps_is_not_left_to
 
 
 async def test_nothing_is_served_behind_an_answer_that_closes(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(400, ID, body, close=True)
+    counter.answer = lambda body: Response(400, ID, body, close=True)
     async with counter.connect() as connection:
         await connection.send(get("/ask"))
         await eventually(lambda: bool(counter.arrivals))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         await eventually(lambda: protocol._ends)
         protocol.data_received(ask(b"never"))
         assert (await connection.read_response()).status == 400
@@ -603,7 +619,7 @@ async def test_early_bytes_are_bounded(counter: Counter) -> None:
     async with counter.connect() as connection:
         await connection.send(ask(b"first"))
         await eventually(lambda: bool(counter.asked))
-        protocol = cast(DoorProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
         connection.writer.write(b"x" * 50_000_000)
         await eventually(lambda: len(protocol._early) > EARLY_BYTES_MAX)
         await asyncio.sleep(0.05)
@@ -648,7 +664,7 @@ async def test_a_desk_that_fails_closes_the_connection(
 
 
 async def test_an_answer_that_closes_ends_the_connection(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(503, ID, body, close=True)
+    counter.answer = lambda body: Response(503, ID, body, close=True)
     async with counter.connect() as connection:
         await connection.send(ask(b"x") + ask(b"never"))
         answer = await connection.read_response()
@@ -658,7 +674,7 @@ async def test_an_answer_that_closes_ends_the_connection(counter: Counter) -> No
 
 
 async def test_c7_a_client_that_does_not_read_its_whole_answer_is_left(counter: Counter) -> None:
-    counter.answer = lambda body: Answer(200, ID, b"x" * 50_000_000)
+    counter.answer = lambda body: Response(200, ID, b"x" * 50_000_000)
     async with counter.connect(receive_buffer=4096) as connection:
         connection.pause_reading()
         await connection.send(ask(b"x"))
@@ -690,4 +706,4 @@ async def test_d1_who_does_not_answer_in_time_is_stopped(counter: Counter) -> No
         async with asyncio.timeout(5):
             await counter.runner.cleanup()
         assert await connection.is_closed()
-        assert cast(DoorProtocol, counter.arrivals[0].connection)._serving is None
+        assert cast(ListenerProtocol, counter.arrivals[0].connection)._serving is None

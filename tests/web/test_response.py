@@ -6,14 +6,14 @@ import pytest
 from nexus_proxy import errors
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.web import response as answers
-from nexus_proxy.web.response import error_answer, new_request_id
+from nexus_proxy.web.response import error_response, new_request_id
 
 
 @pytest.mark.parametrize("leaf", leaves(NexusError), ids=lambda leaf: leaf.__name__)
 @pytest.mark.parametrize("wait_ns", [None, 0, 1, 1_500_000_000])
 def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], wait_ns: int | None) -> None:
     error = leaf("words", param="p", retry_after_ns=wait_ns)
-    answer = error_answer(error, "x-request-id: req_1\r\nx-ratelimit-limit-requests: 10\r\n")
+    answer = error_response(error, "x-request-id: req_1\r\nx-ratelimit-limit-requests: 10\r\n")
     assert orjson.loads(answer.body) == {
         "error": {"message": "words", "type": error.type, "param": "p", "code": error.code}
     }
@@ -37,7 +37,7 @@ def test_every_error_has_the_one_shape_and_true_headers(leaf: type[NexusError], 
 
 @pytest.mark.parametrize(("allow", "lines"), [("GET, POST", [b"allow: GET, POST"]), ("", [])])
 def test_a_405_says_what_the_path_takes(allow: str, lines: list[bytes]) -> None:
-    head = error_answer(errors.MethodNotAllowed("words", allow=allow), "").render_head().split(b"\r\n")
+    head = error_response(errors.MethodNotAllowed("words", allow=allow), "").render_head().split(b"\r\n")
     assert [line for line in head if line.startswith(b"allow")] == lines
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 
-class Places:
+class Slots:
     """How many places there are, and how many are taken. `observe` is told when that changes."""
 
     __slots__ = ("_observe", "most", "taken")

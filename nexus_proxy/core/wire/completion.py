@@ -55,12 +55,12 @@ def _fails(found: dict[str, Any], failures: tuple[Failure, ...]) -> bool:
 
 
 def _says(found: dict[str, Any], dialect: Dialect) -> bool:
-    answer = Answer(dialect)
+    answer = Completion(dialect)
     answer.read(found)
     return answer.output_bytes > 0 or answer.usage is not None
 
 
-class Answer:
+class Completion:
     """What has been seen of one answer."""
 
     # Slots, here and in the taps: an object of more than 30 attributes is slow without them, and larger.

@@ -9,7 +9,7 @@ getting long.
 
 from typing import Any, Final
 
-from nexus_proxy.core.wire.completion import CHOICES, Answer, is_error, is_unread, read_json
+from nexus_proxy.core.wire.completion import CHOICES, Completion, is_error, is_unread, read_json
 from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.core.wire.jsonscan import Scanner
 from nexus_proxy.core.wire.sse import BOM
@@ -38,7 +38,7 @@ class JsonTap:
         self.complete = False
         self._dialect = dialect
         self._buffer: bytes | bytearray = b""  # what is kept back; as it came, if it came in one piece
-        self._answer: Answer | None = None  # once parsed
+        self._answer: Completion | None = None  # once parsed
         self._scans: Scanner | None = None  # made when it is needed
         self._scanned = 0  # bytes of the buffer that the scanner has had
         self._taken = 0  # bytes that have left the buffer
@@ -56,7 +56,7 @@ class JsonTap:
         if self._answer is not None:
             return self._answer.usage
         self._scan()
-        answer = Answer(self._dialect)
+        answer = Completion(self._dialect)
         answer.read(self._scanner.place(read_json))
         usage = answer.usage
         return with_thinking(usage) if usage is not None and self._scanner.thought else usage
@@ -146,7 +146,7 @@ class JsonTap:
         if not isinstance(found, dict):
             self._unread = is_unread(found, body) and not self.began
             return  # the scanner says what there is in it
-        self._answer = answer = Answer(self._dialect)
+        self._answer = answer = Completion(self._dialect)
         if is_error(found, self._dialect):
             self.error = self.refusal = found  # at most white space is out
             return

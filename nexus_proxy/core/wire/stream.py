@@ -6,21 +6,21 @@ those before it, because an error there is not relayed; so is every event where 
 must be removed. In either way the line `data: [DONE]` never leaves before `release`, nor do the bytes at the start of a
 line that could still become it.
 A block of more than EVENT_BYTES_MAX passes unparsed, and is counted as output, byte for byte. Whole events that differ
-from one that was read in nothing but their text are told by their `Mould`, and pass as they are.
+from one that was read in nothing but their text are told by their `EventTemplate`, and pass as they are.
 """
 
 from typing import Any, Final
 
-from nexus_proxy.core.wire.completion import CHOICES, Answer, is_error, is_unread, read_json
+from nexus_proxy.core.wire.completion import CHOICES, Completion, is_error, is_unread, read_json
 from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.core.wire.sse import BOM, COLON, CR, DONE, LF, LineSplitter, might_be_done
-from nexus_proxy.core.wire.template import Mould, mould_of
+from nexus_proxy.core.wire.template import EventTemplate, mould_of
 
 EVENT_BYTES_MAX: Final = 1 << 20  # a longer event passes unparsed
-MOULD_EVERY_BYTES: Final = 64  # of output: a mould costs as much as a few events that are read
+TEMPLATE_EVERY_BYTES: Final = 64  # of output: a template costs as much as a few events that are read
 
 
-class SseTap(Answer):
+class SseTap(Completion):
     """Reads a stream of events. See `tap.Tap` for what its members promise."""
 
     __slots__ = (
@@ -34,7 +34,6 @@ class SseTap(Answer):
         "_kept",
         "_kept_size",
         "_long",
-        "_mould",
         "_mould_due",
         "_name",
         "_opening",
@@ -44,6 +43,7 @@ class SseTap(Answer):
         "_size",
         "_splitter",
         "_tail",
+        "_template",
         "_unread",
         "_whole",
         "done",
@@ -75,9 +75,9 @@ class SseTap(Answer):
         self._ended = False
         self._released = False
         self._boundary: bool | None = None  # once it is final: what `at_boundary` says
-        self._mould: Mould | None = None  # of the last event that has one
+        self._template: EventTemplate | None = None  # of the last event that has one
         self._mould_due = 0  # the output from which on another one is looked for
-        self._ready: Mould | None = None  # the same, while nothing is kept back and an event can begin
+        self._ready: EventTemplate | None = None  # the same, while nothing is kept back and an event can begin
 
     # --- what the exchange asks -----------------------------------------------------------------------------------
 
@@ -125,9 +125,9 @@ class SseTap(Answer):
             self.output_bytes += said
             return data
         out = self._feed(data)
-        # What follows can be known by its mould if it begins an event, and nothing before it is in hand.
+        # What follows can be known by its template if it begins an event, and nothing before it is in hand.
         clear = not (self._block or self._tail or self.done or self._released or self.refusal)
-        self._ready = self._mould if clear and self._splitter.at_start else None
+        self._ready = self._template if clear and self._splitter.at_start else None
         return out
 
     def _feed(self, data: bytes) -> bytes:
@@ -352,9 +352,9 @@ class SseTap(Answer):
         if len(self._data) > 1 or self._name or not (line.endswith(b"\n") and blank.endswith(b"\n")):
             return
         event = line + blank
-        if self._mould is None or not self._mould.said(event):
-            self._mould = mould_of(event, 5, found, self._texts)
-            self._mould_due = self.output_bytes + MOULD_EVERY_BYTES
+        if self._template is None or not self._template.said(event):
+            self._template = mould_of(event, 5, found, self._texts)
+            self._mould_due = self.output_bytes + TEMPLATE_EVERY_BYTES
 
     def _terminate(self, lines: list[bytes], out: list[bytes]) -> None:
         """The line that ends the answer has begun: from here on everything waits."""

@@ -3,18 +3,18 @@
 Strategy: from one event to the next a provider changes the text that is said, and nothing else. Of an event that was
 read, the bytes before and behind that text are kept; that they are what they seem is proved by reading them again
 around another text. From then on bytes that begin and end so, with one JSON string between, read the same but for their
-text: whatever a well-formed string says, it ends at its own quote. All else is read as if there were no mould.
+text: whatever a well-formed string says, it ends at its own quote. All else is read as if there were no template.
 """
 
 from typing import Any, Final
 
 import orjson
 
-MOULD_BYTES_MAX: Final = 4096  # of an event whose mould is kept; the like of a longer one are read
+TEMPLATE_BYTES_MAX: Final = 4096  # of an event whose template is kept; longer events are read
 _OTHER: Final = "another text"
 
 
-class Mould:
+class EventTemplate:
     """The two ends of an event: all of it but what is between the quotes of its text."""
 
     __slots__ = ("_after", "_before", "_from", "_to")
@@ -26,7 +26,7 @@ class Mould:
         self._to = 1 - len(after)
 
     def said(self, data: bytes) -> int:
-        """Return the UTF-8 bytes of the text in one or more whole events of this mould; 0 if it is anything else, or
+        """Return the UTF-8 bytes of the text in one or more whole events of this template; 0 if it is anything else, or
         an event of it says nothing."""
         if not (data.startswith(self._before) and data.endswith(self._after)):
             return 0
@@ -51,14 +51,14 @@ def _size(quoted: bytes) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def mould_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]) -> Mould | None:
-    """Return the mould of an event that was read, if all that it can say is one text.
+def mould_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]) -> EventTemplate | None:
+    """Return the template of an event that was read, if all that it can say is one text.
 
     `event` is one `data:` line and a blank one, both with their LF; its JSON, from `at` on, is `found`; `names` are
     those of texts. It is no error and reports no usage.
     """
     choices = found.get("choices")
-    if len(event) > MOULD_BYTES_MAX or not isinstance(choices, list) or len(choices) != 1:
+    if len(event) > TEMPLATE_BYTES_MAX or not isinstance(choices, list) or len(choices) != 1:
         return None
     choice = choices[0]
     delta = choice.get("delta") if isinstance(choice, dict) else None
@@ -74,16 +74,16 @@ def mould_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]
     start = event.rfind(quoted)
     if start < at:
         return None
-    mould = Mould(event[: start + 1], event[start + len(quoted) - 1 :])
-    return mould if _is_text(mould, at, found, delta, said[0]) else None
+    template = EventTemplate(event[: start + 1], event[start + len(quoted) - 1 :])
+    return template if _is_text(template, at, found, delta, said[0]) else None
 
 
-def _is_text(mould: Mould, at: int, found: dict[str, Any], delta: dict[str, Any], name: str) -> bool:
+def _is_text(template: EventTemplate, at: int, found: dict[str, Any], delta: dict[str, Any], name: str) -> bool:
     """Tell whether it is this text that may change, and nothing else does with it."""
     text = delta[name]
     other = delta[name] = text + _OTHER  # never the text that is there
     try:
-        return bool(orjson.loads(mould._before[at:] + orjson.dumps(other)[1:-1] + mould._after) == found)
+        return bool(orjson.loads(template._before[at:] + orjson.dumps(other)[1:-1] + template._after) == found)
     except (orjson.JSONDecodeError, RecursionError):  # the parser goes deeper than a comparison does
         return False
     finally:

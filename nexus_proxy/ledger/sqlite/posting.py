@@ -3,9 +3,9 @@
 Strategy: an account's row is read once and then known, from one transaction to the next: nobody else writes. Holds and
 settlements are decided against it exactly and in their order. What they come to is gathered here and written by few
 statements, each of them for all rows. The database has the last word all the same: its CHECK refuses a balance that
-does not carry its holds, its key a second settlement of one hold. Three things outlive the transaction. `tail`, and
-what was opened and closed, the caller takes over after its COMMIT. The accounts it lends, and they are changed at once:
-it forgets them if the transaction is undone.
+does not carry its holds, its key a second settlement of one hold. Three things outlive the transaction. After its
+COMMIT the caller takes over `tail`, and what was opened and closed. The accounts are lent by the caller and change at
+once; if the transaction is undone, the caller forgets them.
 """
 
 import sqlite3
@@ -118,7 +118,7 @@ class Tail:
         self.seq: Final = seq  # the last request's
 
 
-class Purse:
+class AccountState:
     """An account as this transaction has it so far, and as its row has it (`read_`: there, or written there since)."""
 
     __slots__ = (
@@ -136,8 +136,8 @@ class Purse:
 class Posting:
     """The operations of one open transaction.
 
-    `known` has holds that are open and `purses` accounts as the tables have them, neither of them necessarily all; of
-    the two it is `purses` that is changed here. `currencies` has the cost currency of every price version.
+    `known` has holds that are open and `accounts` accounts as the tables have them, neither of them necessarily all; of
+    the two it is `accounts` that is changed here. `currencies` has the cost currency of every price version.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Posting:
         run_id: int,
         tail: Tail,
         known: Mapping[str, OpenHold],
-        purses: dict[int, Purse],
+        accounts: dict[int, AccountState],
         currencies: Mapping[str, str],
     ) -> None:
         self.opened: dict[str, OpenHold] = {}
@@ -156,8 +156,8 @@ class Posting:
         self._entry_id, self._digest, self._seq = tail.entry_id, tail.digest, tail.seq
         self._known = known
         self._currencies = currencies
-        self._purses = purses
-        self._moved: dict[int, Purse] = {}  # those that may differ from the table until the next `flush`
+        self._accounts = accounts
+        self._moved: dict[int, AccountState] = {}  # those that may differ from the table until the next `flush`
         self._opened: list[Any] = []  # this and the next: values that wait for their statement, row after row
         self._closed: list[Any] = []
         self._complete: list[Any] = []
@@ -180,20 +180,20 @@ class Posting:
                 asked.add(op.account_id)
             elif isinstance(op, Settle) and (found := self._known.get(op.request_id)):
                 asked.add(found[1].account_id)
-        if unknown := asked.difference(self._purses):
+        if unknown := asked.difference(self._accounts):
             self._read([*unknown])
 
     def hold(self, op: Hold) -> Held | Short | Suspended:
         """Set the money aside and open the row, or tell why not."""
         hold_nano = op.hold_nano
         assert hold_nano >= 0
-        purse = self._moved.get(op.account_id) or self._purse(op.account_id)
-        if purse.suspended:
+        account = self._moved.get(op.account_id) or self._purse(op.account_id)
+        if account.suspended:
             return Suspended()
-        own_nano = purse.balance_nano + purse.overdraft_nano
-        if hold_nano > AMOUNT_NANO_MAX or hold_nano > own_nano - purse.held_nano:
-            return Short(hold_nano, own_nano, own_nano - purse.held_nano)
-        purse.held_nano += hold_nano
+        own_nano = account.balance_nano + account.overdraft_nano
+        if hold_nano > AMOUNT_NANO_MAX or hold_nano > own_nano - account.held_nano:
+            return Short(hold_nano, own_nano, own_nano - account.held_nano)
+        account.held_nano += hold_nano
         seq = self._seq = self._seq + 1
         self.opened[op.request_id] = (seq, op)
         self._opened += (
@@ -220,14 +220,14 @@ class Posting:
             return _ALREADY_SETTLED
         seq, hold = found
         account_id, hold_nano = hold.account_id, hold.hold_nano
-        purse = self._moved.get(account_id) or self._purse(account_id)
+        account = self._moved.get(account_id) or self._purse(account_id)
         prompt, cached, cache_write, completion, reasoning = _counts(usage)
         if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage is not None and _is_absurd(usage)):
             charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
             flags = f"{flags} {CAPPED}".lstrip()
         paid_nano = charge_nano
         if charge_nano > hold_nano:  # the rest is taken from what the account has available, and not from more
-            available_nano = purse.balance_nano + purse.overdraft_nano - purse.held_nano
+            available_nano = account.balance_nano + account.overdraft_nano - account.held_nano
             paid_nano = min(charge_nano, hold_nano + max(0, available_nano))
         overrun_nano = charge_nano - paid_nano
         self.closed.add(request_id)
@@ -241,11 +241,11 @@ class Posting:
         else:
             state = "voided" if source is _NONE else "posted"
             self._closed += (*row, overrun_nano, state, end_state.value, source.value, flags, estimator)
-        purse.balance_nano -= paid_nano
-        purse.held_nano -= hold_nano
+        account.balance_nano -= paid_nano
+        account.held_nano -= hold_nano
         if paid_nano:
-            if closed_ms > purse.entry_ms:
-                purse.entry_ms = closed_ms
+            if closed_ms > account.entry_ms:
+                account.entry_ms = closed_ms
             self._charge(closed_ms, account_id, paid_nano, seq, request_id)
         if overrun_nano:
             self.enter(closed_ms, "overrun", OVERRUN, REVENUE, overrun_nano, request=(seq, request_id))
@@ -324,12 +324,12 @@ class Posting:
     def _moves(self) -> list[int]:
         """Return what accounts have more or less; the tables have it from now on."""
         values: list[int] = []
-        for account_id, purse in self._moved.items():
-            paid_nano = purse.read_balance_nano - purse.balance_nano
-            more_held_nano = purse.held_nano - purse.read_held_nano
+        for account_id, account in self._moved.items():
+            paid_nano = account.read_balance_nano - account.balance_nano
+            more_held_nano = account.held_nano - account.read_held_nano
             if paid_nano or more_held_nano:
-                values += (paid_nano, more_held_nano, purse.entry_ms, account_id)
-                purse.read_balance_nano, purse.read_held_nano = purse.balance_nano, purse.held_nano
+                values += (paid_nano, more_held_nano, account.entry_ms, account_id)
+                account.read_balance_nano, account.read_held_nano = account.balance_nano, account.held_nano
         for account_id, change_nano in self._internal.items():
             values += (-change_nano, 0, self._internal_ms, account_id)
         self._moved.clear()
@@ -346,16 +346,16 @@ class Posting:
         self._daily.clear()
         return values
 
-    def _purse(self, account_id: int) -> Purse:
+    def _purse(self, account_id: int) -> AccountState:
         """Return an account, to be moved."""
-        if account_id not in self._purses:
+        if account_id not in self._accounts:
             self._read([account_id])
-        purse = self._moved[account_id] = self._purses[account_id]
-        return purse
+        account = self._moved[account_id] = self._accounts[account_id]
+        return account
 
     def _read(self, ids: Sequence[int]) -> None:
         for account_id, balance_nano, held_nano, overdraft_nano, suspended in _ACCOUNTS.read(self._cursor, ids):
-            self._purses[account_id] = Purse(balance_nano, held_nano, overdraft_nano, suspended)
+            self._accounts[account_id] = AccountState(balance_nano, held_nano, overdraft_nano, suspended)
 
     def _find(self, request_id: str) -> OpenHold | None:
         """Return the hold if it is open as this transaction has it so far."""

@@ -46,7 +46,7 @@ from nexus_proxy.ledger.sqlite import prices
 from nexus_proxy.ledger.sqlite.administration import Administration
 from nexus_proxy.ledger.sqlite.lock import WriterLock
 from nexus_proxy.ledger.sqlite.migrations import migrate
-from nexus_proxy.ledger.sqlite.posting import OpenHold, Posting, Purse, Tail
+from nexus_proxy.ledger.sqlite.posting import AccountState, OpenHold, Posting, Tail
 from nexus_proxy.runtime.clock import now_ms
 
 VERSION_MIN: Final = (3, 37, 0)  # the first with STRICT tables
@@ -58,7 +58,7 @@ _PASSING: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FU
 SEQ_MAX: Final = 2**63 - 1
 NOTE_EVERY: Final = 4096  # requests, between two notes of up to where all of them are closed
 LOOK_EVERY_S: Final = 0.02  # from one look at the files to the next, while all goes well
-PURSES_MAX: Final = 65536  # accounts that are kept; with more, all are forgotten, and read again as they come
+ACCOUNTS_KEPT_MAX: Final = 65536  # accounts that are kept; with more, all are forgotten, and read again as they come
 WAL_PAGES_IDLE: Final = 512  # written about, after which an idle store moves them into the file: 2 MiB, in 1 ms
 WAL_PAGES_BUSY: Final = 4096  # and a busy one: more of them are then written once for many
 WAL_PAGES_MAX: Final = 16384  # in the WAL, after which SQLite does it by itself in a COMMIT: if nobody calls `tidy`
@@ -88,7 +88,7 @@ class SqliteStore:
         self._note_due_seq = SEQ_MAX  # not before what earlier runs left open was ended
         self._open_holds: dict[str, OpenHold] = {}  # those of this run
         self._currencies: dict[str, str] = {}  # of price versions
-        self._purses: dict[int, Purse] = {}  # accounts as the file has them: nobody else changes it
+        self._accounts: dict[int, AccountState] = {}  # accounts as the file has them: nobody else changes it
         self._look_at = 0.0  # the monotonic time: not before that again
         self._data_version = 0  # SQLite's, which changes when somebody else has written all the same
 
@@ -187,7 +187,7 @@ class SqliteStore:
         """Apply in order, in one durable transaction. An empty batch proves that the store can commit."""
         cursor = self._cursor
         assert cursor is not None, "the store is not open"
-        knew = bool(self._purses)
+        knew = bool(self._accounts)
         try:
             self._look(cursor)
             try:
@@ -220,7 +220,7 @@ class SqliteStore:
                 outcomes.append(posting.progress(op))
             else:
                 posting.flush()
-                self._purses.clear()
+                self._accounts.clear()
                 outcomes.append(self._administer(op, Administration(cursor.connection, posting)))
         self._commit(cursor, posting)
         self._wal_pages += 8 + len(batch) // 2  # one or two of each table and index; as measured
@@ -283,13 +283,13 @@ class SqliteStore:
         ((data_version,),) = cursor.execute("PRAGMA data_version").fetchall()
         if data_version != self._data_version:
             self._data_version = data_version
-            self._purses.clear()
+            self._accounts.clear()
         self._look_at = now + LOOK_EVERY_S
 
     def _posting(self, cursor: sqlite3.Cursor) -> Posting:
-        if len(self._purses) > PURSES_MAX:
-            self._purses.clear()
-        return Posting(cursor, self._run_id, self._tail, self._open_holds, self._purses, self._currencies)
+        if len(self._accounts) > ACCOUNTS_KEPT_MAX:
+            self._accounts.clear()
+        return Posting(cursor, self._run_id, self._tail, self._open_holds, self._accounts, self._currencies)
 
     def _commit(self, cursor: sqlite3.Cursor, posting: Posting) -> None:
         posting.flush()
@@ -318,7 +318,7 @@ class SqliteStore:
         self._note_due_seq = seq + NOTE_EVERY
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
-        self._purses.clear()
+        self._accounts.clear()
         self._look_at = 0.0  # whatever went wrong, the files may tell
         try:
             if connection.in_transaction:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.wire.completion import Answer, is_error, is_unread, read_json
+from nexus_proxy.core.wire.completion import Completion, is_error, is_unread, read_json
 from nexus_proxy.core.wire.dialect import Dialect, Failure, plain
 from nexus_proxy.core.wire.usage import Usage, UsageShape
 
@@ -23,8 +23,8 @@ def choice(index: int, usage: dict[str, int]) -> dict[str, Any]:
     return {"index": index, "delta": {}, "finish_reason": "stop", "usage": usage}
 
 
-def read(dialect: str | Dialect, *chunks: dict[str, Any]) -> Answer:
-    answer = Answer(DIALECTS[dialect] if isinstance(dialect, str) else dialect)
+def read(dialect: str | Dialect, *chunks: dict[str, Any]) -> Completion:
+    answer = Completion(DIALECTS[dialect] if isinstance(dialect, str) else dialect)
     for chunk in chunks:
         assert not is_error(chunk, DIALECTS[dialect] if isinstance(dialect, str) else dialect)
         answer.read(chunk)
@@ -49,7 +49,7 @@ def test_b25_b26_usage_counts_wherever_a_stream_has_it_and_the_last_wins(dialect
 
 def test_a_placeholder_of_zeros_or_null_is_no_usage() -> None:
     for nothing in (None, {}, {"total_tokens": 0, "total_characters": 0}, {"prompt_tokens": 0, "completion_tokens": 0}):
-        answer = Answer(DIALECTS["minimax"])
+        answer = Completion(DIALECTS["minimax"])
         assert not answer.read(delta("hi", usage=nothing))
         assert answer.usage is None
         assert answer.read(delta("", usage=USAGE))
@@ -255,7 +255,7 @@ OBJECTS = st.lists(JSON.filter(lambda found: isinstance(found, dict)), max_size=
 
 @given(OBJECTS, st.sampled_from(sorted(DIALECTS)))
 def test_b28_whatever_comes_nothing_raises_and_no_usage_credits_anybody(chunks: list[Any], dialect: str) -> None:
-    answer = Answer(DIALECTS[dialect])
+    answer = Completion(DIALECTS[dialect])
     for chunk in chunks:
         is_error(chunk, DIALECTS[dialect])
         before = answer.usage

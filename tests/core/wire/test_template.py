@@ -1,6 +1,6 @@
-"""An event that is known by its mould comes to the same as one that is read.
+"""An event that is known by its template comes to the same as one that is read.
 
-Strategy: two taps hear the same pieces, one of which never looks for a mould; what they let go, and all that they
+Strategy: two taps hear the same pieces, one of which never looks for a template; what they let go, and all that they
 remember, must be the same after each piece. The pieces are events that are nearly alike, cut where an event may be.
 """
 
@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_proxy.catalogue import load_catalogue
-from nexus_proxy.core.wire.completion import Answer
+from nexus_proxy.core.wire.completion import Completion
 from nexus_proxy.core.wire.dialect import Dialect, Failure
 from nexus_proxy.core.wire.stream import SseTap
-from nexus_proxy.core.wire.template import MOULD_BYTES_MAX, Mould, mould_of
+from nexus_proxy.core.wire.template import TEMPLATE_BYTES_MAX, EventTemplate, mould_of
 from nexus_proxy.core.wire.usage import UsageShape
 from tests.rig.compiled import from_source
 
@@ -28,7 +28,7 @@ DIALECTS = [PLAIN, ODD, *load_catalogue().dialects.values()]
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
 
 
-class Reader(from_source(Answer.__module__, SseTap.__module__).SseTap):  # type: ignore[misc]
+class Reader(from_source(Completion.__module__, SseTap.__module__).SseTap):  # type: ignore[misc]
     """A tap that reads every event."""
 
     def _look_for_mould(self, found: dict[str, Any], blank: bytes) -> None:
@@ -43,7 +43,7 @@ def state(tap: SseTap) -> tuple[Any, ...]:
 
 
 def compare(pieces: list[bytes], dialect: Dialect = PLAIN, *, drop: bool = False, ended: bool = True) -> SseTap:
-    """Let both taps hear the pieces; return the one with moulds."""
+    """Let both taps hear the pieces; return the one with templates."""
     tap, reader = SseTap(dialect, drop_usage_event=drop), Reader(dialect, drop_usage_event=drop)
     for piece in pieces:
         assert tap.feed(piece) == reader.feed(piece)
@@ -66,7 +66,7 @@ def raw(said: bytes) -> bytes:
     return event("@").replace(b'"@"', b'"%b"' % said)
 
 
-def mould(data: bytes) -> Mould | None:
+def template(data: bytes) -> EventTemplate | None:
     return mould_of(data, 5, orjson.loads(data[5:]), NAMES)
 
 
@@ -84,7 +84,7 @@ def test_a_text_of_any_bytes_is_read_the_same(said: bytes) -> None:
 
 @pytest.mark.parametrize("said", ["Hello", "漢字", "a\nb", 'say "x"', "😀", "\\"])
 def test_an_event_that_differs_in_its_text_only_is_known(said: str) -> None:
-    made = mould(event("first"))
+    made = template(event("first"))
     assert made is not None
     size = len(said.encode())
     assert made.said(event(said)) == size
@@ -106,13 +106,13 @@ NONE = [
     event("x", choices=[{"index": 0, "delta": {"content": "x", "tool_calls": [{"function": {"arguments": "y"}}]}}]),
     event("x", more="x"),  # the last text that looks like it is another one
     raw(b"\\u0078"),  # not as it would be written
-    event("x" * MOULD_BYTES_MAX),
+    event("x" * TEMPLATE_BYTES_MAX),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("data", NONE)
 def test_an_event_that_can_say_more_than_a_text_has_no_mould(data: bytes) -> None:
-    assert mould(data) is None
+    assert template(data) is None
 
 
 def test_half_a_character_has_no_mould() -> None:
@@ -122,13 +122,13 @@ def test_half_a_character_has_no_mould() -> None:
 
 def test_an_event_that_is_too_deep_to_compare_has_no_mould() -> None:
     deep = event().replace(b'"usage":null', b'"usage":null,"deep":' + b"[" * 1000 + b"]" * 1000)
-    assert mould(deep) is None
+    assert template(deep) is None
     compare([deep, deep, event()])
 
 
 def test_a_text_that_is_told_twice_is_the_last() -> None:
     twice = b'data: {"choices":[{"delta":{"content":"a","content":"a"}}]}\n\n'
-    made = mould(twice)
+    made = template(twice)
     assert made is not None
     assert made.said(twice.replace(b'"a"}', b'"bcd"}')) == 3
     assert made.said(twice.replace(b'"a",', b'"bcd",')) == 0
@@ -146,22 +146,22 @@ def test_what_is_no_event_of_its_own_makes_no_mould() -> None:
         tap = SseTap(PLAIN, drop_usage_event=False)
         tap.feed(first)
         tap.feed(event("y", b"\r"))
-        assert tap._mould is None
+        assert tap._template is None
     cr = SseTap(PLAIN, drop_usage_event=False)
     cr.feed(event()[:-2] + b"\r")
     cr.feed(b"\n\n")  # one line end, in two pieces, and a blank line
-    assert cr._mould is None
+    assert cr._template is None
 
 
 def test_a_mould_is_looked_for_only_so_often() -> None:
     tap = SseTap(PLAIN, drop_usage_event=False)
     tap.feed(event("x"))
-    first = tap._mould
+    first = tap._template
     tap.feed(event("x", id="2"))
-    assert tap._mould is first is not None
+    assert tap._template is first is not None
     tap.feed(event("x" * 64, id="2"))
     tap.feed(event("x", id="2"))
-    assert tap._mould is not first
+    assert tap._template is not first
 
 
 def test_what_is_longer_than_an_event_may_be_is_read() -> None:

@@ -54,7 +54,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "nexus.db"
         self.book = Book(self.path)
         self.ids = [self.book.customer(name, PAID) for name in ("a", "b")]
-        self.purses = [Purse(PAID), Purse(PAID)]
+        self.accounts = [Purse(PAID), Purse(PAID)]
         self.open: dict[str, tuple[int, int, Usage | None]] = {}  # request: account, hold, progress
         self.closed: list[str] = []
         self.paid: dict[str, tuple[int, int]] = {}
@@ -66,23 +66,23 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1), amount=AMOUNTS)
     def hold(self, who: int, amount: int) -> None:
         self.number += 1
-        purse, request_id = self.purses[who], f"r{self.number}"
+        account, request_id = self.accounts[who], f"r{self.number}"
         outcome = self.apply(hold(*self.ids[who], amount, request_id))
-        if purse.suspended:
+        if account.suspended:
             assert outcome == Suspended()
-        elif amount > purse.available:
-            assert outcome == Short(amount, purse.balance + purse.overdraft, purse.available)
+        elif amount > account.available:
+            assert outcome == Short(amount, account.balance + account.overdraft, account.available)
         else:
             assert outcome == Held()
-            purse.held += amount
+            account.held += amount
             self.open[request_id] = (who, amount, None)
 
     def close(self, request_id: str, charge: int) -> tuple[int, int]:
         who, amount, _ = self.open.pop(request_id)
-        purse = self.purses[who]
-        charged = min(charge, amount + max(0, purse.available))
-        purse.balance -= charged
-        purse.held -= amount
+        account = self.accounts[who]
+        charged = min(charge, amount + max(0, account.available))
+        account.balance -= charged
+        account.held -= amount
         self.revenue += charge
         self.overrun += charge - charged
         self.closed.append(request_id)
@@ -122,18 +122,18 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert isinstance(outcome, ToppedUp)
             assert outcome.applied
-            self.purses[who].balance += amount
+            self.accounts[who].balance += amount
             if external_id is not None:
                 self.paid[external_id] = (who, amount)
 
     @rule(who=st.integers(0, 1), overdraft=st.integers(0, 1_000_000), suspended=st.booleans())
     def change(self, who: int, overdraft: int, suspended: bool) -> None:
-        purse = self.purses[who]
+        account = self.accounts[who]
         outcome = self.apply(SetAccount("ab"[who], T0, overdraft_nano=overdraft, suspended=suspended))
-        allowed = purse.balance - purse.held >= -overdraft
+        allowed = account.balance - account.held >= -overdraft
         assert isinstance(outcome, Denied) != allowed
         if allowed:
-            purse.overdraft, purse.suspended = overdraft, suspended
+            account.overdraft, account.suspended = overdraft, suspended
 
     @rule()
     def crash(self) -> None:
@@ -145,8 +145,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        for (account_id, _), purse in zip(self.ids, self.purses, strict=True):
-            assert self.book.balance(account_id) == (purse.balance, purse.held)
+        for (account_id, _), account in zip(self.ids, self.accounts, strict=True):
+            assert self.book.balance(account_id) == (account.balance, account.held)
         internal = [self.book.balance(account_id)[0] for account_id in (2, 3)]
         assert internal == [self.revenue, -self.overrun]
         assert self.book.one("SELECT sum(balance_nano) FROM accounts") == (0,)

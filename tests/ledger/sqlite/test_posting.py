@@ -265,7 +265,7 @@ def test_what_a_batch_had_decided_before_it_met_a_bug_is_forgotten(book: Book) -
 
 
 def test_not_more_accounts_are_known_than_the_bound(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nexus_proxy.ledger.sqlite.store.PURSES_MAX", 3)
+    monkeypatch.setattr("nexus_proxy.ledger.sqlite.store.ACCOUNTS_KEPT_MAX", 3)
     ids = [book.customer(f"a{number}", NANO) for number in range(5)]
     assert [reads(book, hold(*both, 1)) for both in ids[:4]] == [1] * 4
     assert [reads(book, hold(*ids[0], 1)), reads(book, hold(*ids[0], 1))] == [1, 0]

@@ -13,10 +13,10 @@ from nexus_proxy.core.money.pricelist import ListPrice, build_tariff
 from nexus_proxy.core.money.prices import Price, PriceVersion, Schedule, Tariff, amount_nano, bound_nano
 from nexus_proxy.core.money.settlement import Ending, EndState
 from nexus_proxy.core.wire.usage import Usage
-from nexus_proxy.ledger.hold import Reservation
+from nexus_proxy.ledger.hold import OpenHold
 from nexus_proxy.ledger.protocol import AlreadySettled, DeclarePrices, Hold, Landed, Progress, Settle, Settled
 from nexus_proxy.ledger.sqlite.verify import verify
-from nexus_proxy.runtime.timeouts import Deadlines
+from nexus_proxy.runtime.timeouts import TimeoutQueue
 from tests.ledger.ledgerbook import T0, Book, opened
 
 WINDOW = Schedule(8 * 3600, ((9 * 3600, 12 * 3600),), frozenset(), frozenset())
@@ -69,12 +69,10 @@ def make_hold(book: Book, price: Price, opened_ms: int, request_id: str = "r1") 
     return op
 
 
-def reserve(book: Book, op: Hold, price: Price) -> Reservation:
+def reserve(book: Book, op: Hold, price: Price) -> OpenHold:
     loop = asyncio.get_running_loop()
-    commits = Deadlines(loop, 5.0)
-    return Reservation(
-        Writer(book), op, price, loop=loop, opened=loop.time(), commits=commits, on_settled=lambda *_: None
-    )
+    commits = TimeoutQueue(loop, 5.0)
+    return OpenHold(Writer(book), op, price, loop=loop, opened=loop.time(), commits=commits, on_settled=lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -98,8 +96,8 @@ async def test_e6_a_window_that_begins_or_ends_on_the_way_changes_nothing(
     price = tariff.price_at(opened_ms)
     assert price is tariff.prices()[period]
     other = tariff.prices()[1 - period]
-    reservation = reserve(book, make_hold(book, price, opened_ms), price)
-    verdict = reservation.settle(WHOLE, status=200)
+    open_hold = reserve(book, make_hold(book, price, opened_ms), price)
+    verdict = open_hold.settle(WHOLE, status=200)
     assert verdict.charge_nano == amount_nano(price.tiers, USAGE) != amount_nano(other.tiers, USAGE)
     row = book.one("SELECT price_id, charge_nano, cost_nano FROM requests WHERE request_id = 'r1'")
     assert row == (price.price_id, verdict.charge_nano, amount_nano(price.cost_tiers, USAGE))
@@ -112,7 +110,7 @@ async def test_e6_a_price_declared_between_hold_and_settlement_waits_for_the_nex
     tariff, versions = tariff_of(LISTED)
     book.run(DeclarePrices(versions, T0))
     price = tariff.peak
-    reservation = reserve(book, make_hold(book, price, T0), price)
+    open_hold = reserve(book, make_hold(book, price, T0), price)
 
     later, newer = tariff_of(
         LISTED | ({"input": "20", "output": "80"} if dearer else {"input": "0.2", "output": "0.8"})
@@ -120,7 +118,7 @@ async def test_e6_a_price_declared_between_hold_and_settlement_waits_for_the_nex
     book.run(DeclarePrices(newer, T0 + 1000))
     assert later.peak.price_id != price.price_id
 
-    verdict = reservation.settle(WHOLE, status=200)
+    verdict = open_hold.settle(WHOLE, status=200)
     assert verdict.charge_nano == amount_nano(price.tiers, USAGE)
     assert (verdict.charge_nano < amount_nano(later.peak.tiers, USAGE)) is dearer
     row = book.one("SELECT price_id, charge_nano FROM requests WHERE request_id = 'r1'")
