@@ -42,6 +42,7 @@ from nexus_proxy.observe.metrics import Metrics
 from nexus_proxy.request.appkeys import SERVICES
 from nexus_proxy.request.context import COMPLETIONS, RequestContext
 from nexus_proxy.request.services import Readiness, Services
+from nexus_proxy.request.setup import Setup
 from nexus_proxy.runtime import native
 from nexus_proxy.runtime.clock import now_ms
 from nexus_proxy.runtime.timeouts import TimeoutQueue
@@ -182,14 +183,18 @@ class Server:
     def _services(self, limiter: Limiter) -> Services:
         limits, timeouts = self.config.server.limits, self.config.server.timeouts
         loop = asyncio.get_running_loop()
-        return Services(
+        setup = Setup(
             config=self.config,
+            upstreams=self.upstreams,
+            commits=TimeoutQueue(loop, timeouts.commit_s),
+            first_bytes=TimeoutQueue(loop, timeouts.first_byte_s),
+        )
+        return Services(
+            setup=setup,
             directory=self.directory,
             drains=Slots(limits.drains, self.metrics.drains),
             bodies=Slots(limits.bodies_bytes),
-            commits=TimeoutQueue(loop, timeouts.commit_s),
             exchange_log=self._exchange_log,
-            first_bytes=TimeoutQueue(loop, timeouts.first_byte_s),
             large_body=asyncio.Lock(),
             ledger=self.ledger,
             limiter=limiter,
@@ -199,7 +204,6 @@ class Server:
             reader=self.reader,
             readiness=self.readiness,
             supervisor=self.supervisor,
-            upstreams=self.upstreams,
         )
 
     async def _open_operators(self, services: Services) -> None:

@@ -93,7 +93,14 @@ TESTED_IN: Mapping[str, str] = {
     "upstream.supervisor": "upstream/test_exchange.py",
 }
 DECLARES = frozenset(
-    {"config.types", "core.model", "ledger.protocol", "limiter.protocol", "request.appkeys", "request.context"}
+    {
+        "config.types",
+        "core.model",
+        "ledger.protocol",
+        "limiter.protocol",
+        "request.appkeys",
+        "request.setup",
+    }
 )
 LINES_MAX = 400
 # Longer ones, how long at the most, and why. No number here may grow.

@@ -23,7 +23,7 @@ async def balance(context: RequestContext) -> Response:
         context.headers,
         {
             "balance": _number(row.balance_nano),
-            "currency": context.services.config.currency,
+            "currency": context.setup.config.currency,
             "total_spent": _number(row.spent_nano),
             "last_updated": changed.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "held": _number(row.held_nano),

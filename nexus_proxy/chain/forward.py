@@ -22,14 +22,14 @@ async def forward(context: RequestContext) -> Reply:
     assert call is not None
     outgoing, context.outgoing = context.outgoing, None  # it is the exchange's now, to let go of when it was heard
     assert outgoing is not None
-    server = services.config.server
+    server = context.setup.config.server
     exchange = Exchange(
         call.upstream,
         call.model,
         outgoing,
         call.open_hold,
         timeouts=server.timeouts,
-        first_bytes=services.first_bytes,
+        first_bytes=context.setup.first_bytes,
         limits=server.limits,
         drains=services.drains,
     )
@@ -69,7 +69,7 @@ def _whole(context: RequestContext, opening: ResponseStart, body: bytes) -> Resp
     if opening.verdict is not None:
         settled = context.call.open_hold.settled
         charged_nano = opening.verdict.charge_nano if settled is None else settled.charged_nano
-        currency = context.services.config.currency
+        currency = context.setup.config.currency
         headers += f"x-nexus-charge: {format_nano(charged_nano)}\r\nx-nexus-currency: {currency}\r\n"
     return Response(200, headers, body)
 

@@ -39,7 +39,7 @@ async def metering(context: RequestContext, handler: Handler) -> Reply:
     if context.route != COMPLETIONS:
         return await handler(context)
     services = context.services
-    server, bodies = services.config.server, services.bodies
+    server, bodies = context.setup.config.server, services.bodies
     size = context.incoming.check_head(server.limits.body_bytes)
     if not bodies.enter(size):
         raise Overloaded("Too many large requests at once. Try again shortly.", retry_after_ns=1_000_000_000)
@@ -51,12 +51,12 @@ async def metering(context: RequestContext, handler: Handler) -> Reply:
         if services.readiness.shutting_down:
             raise _shutting_down()
         if len(raw) < OFF_LOOP_BYTES:
-            context.model, context.outgoing = _understand(services.config, context.caller, raw)
+            context.model, context.outgoing = _understand(context.setup.config, context.caller, raw)
         else:
             async with services.large_body:
                 _check_worth_reading(context)
                 context.model, context.outgoing = await asyncio.to_thread(
-                    _understand, services.config, context.caller, raw
+                    _understand, context.setup.config, context.caller, raw
                 )
         del raw
         return await _hold_and_lend(context, handler)
@@ -86,7 +86,7 @@ async def _hold_and_lend(context: RequestContext, handler: Handler) -> Reply:
     model = context.model
     assert model is not None
     services = context.services
-    upstream = services.upstreams[model.provider]
+    upstream = context.setup.upstreams[model.provider]
     upstream.enter()
     call: Call | None = None
     try:
@@ -95,14 +95,14 @@ async def _hold_and_lend(context: RequestContext, handler: Handler) -> Reply:
         hold = _hold(context, model, price, opened_ms)
         outcome = await services.ledger.hold(hold)
         if not isinstance(outcome, Held):
-            raise _denied(outcome, services.config.currency)
+            raise _denied(outcome, context.setup.config.currency)
         open_hold = OpenHold(
             services.ledger,
             hold,
             price,
             loop=services.loop,
             opened=context.started,
-            commits=services.commits,
+            commits=context.setup.commits,
             on_settled=functools.partial(record_settlement, services),
         )
         context.call = call = Call(model, upstream, open_hold)

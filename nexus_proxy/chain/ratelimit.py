@@ -20,7 +20,7 @@ async def ratelimit(context: RequestContext, handler: Handler) -> Reply:
     if key is None:
         return await handler(context)
     services, account = context.services, key.account
-    plan = plan_of(services.config.plans, account.plan, account.paid_nano, account.spent_nano)
+    plan = plan_of(context.setup.config.plans, account.plan, account.paid_nano, account.spent_nano)
     limits = [Limit(f"account:{account.account_id}", plan.rpm)]
     if key.rpm is not None:
         limits.append(Limit(f"key:{key.key_id}", key.rpm))

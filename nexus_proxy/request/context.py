@@ -42,11 +42,13 @@ class RequestContext:
         "request_id",
         "route",
         "services",
+        "setup",
         "started",
     )
 
     def __init__(self, services: Services, incoming: IncomingRequest, route: str | None, parameter: str = "") -> None:
         self.services = services
+        self.setup = services.setup  # its own from here on, whatever is set up meanwhile
         self.incoming = incoming
         self.route = route  # the name of what is asked for, see COMPLETIONS; None serves an error
         self.parameter = parameter  # what the path says beside the route

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
 
-from nexus_proxy.config import Config
 from nexus_proxy.core.control.slots import Slots
 from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
@@ -13,8 +12,7 @@ from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
 from nexus_proxy.observe.log_writer import ExchangeLog
 from nexus_proxy.observe.metrics import Metrics
-from nexus_proxy.runtime.timeouts import TimeoutQueue
-from nexus_proxy.upstream.pool import Upstream
+from nexus_proxy.request.setup import Setup
 from nexus_proxy.upstream.supervisor import Supervisor
 
 
@@ -25,17 +23,15 @@ class Readiness:
     shutting_down: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Services:
-    """What the composition root put together."""
+    """What the composition root put together. All of it stays, but `setup` may be replaced for later requests."""
 
-    config: Config
+    setup: Setup
     directory: Directory
     drains: Slots
     bodies: Slots  # bytes of request bodies that are held
-    commits: TimeoutQueue  # of settlements
     exchange_log: ExchangeLog
-    first_bytes: TimeoutQueue  # of exchanges
     large_body: asyncio.Lock  # to be held while one is parsed: in between the loop has its turn
     ledger: Writer
     limiter: Limiter
@@ -45,4 +41,3 @@ class Services:
     reader: Reader
     readiness: Readiness
     supervisor: Supervisor
-    upstreams: dict[str, Upstream]

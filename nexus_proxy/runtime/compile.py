@@ -41,6 +41,7 @@ COMPILED: Final = (
     "request/context.py",
     "request/record.py",
     "request/services.py",
+    "request/setup.py",
     "runtime/clock.py",
     "runtime/timeouts.py",
     "upstream/*.py",

@@ -24,7 +24,9 @@ def context(row: AccountRow | LedgerError) -> RequestContext:
         return row
 
     services: Any = SimpleNamespace(
-        config=SimpleNamespace(currency="CNY"), reader=SimpleNamespace(account=account), loop=asyncio.get_running_loop()
+        setup=SimpleNamespace(config=SimpleNamespace(currency="CNY")),
+        reader=SimpleNamespace(account=account),
+        loop=asyncio.get_running_loop(),
     )
     incoming: Any = None
     found = RequestContext(services, incoming, "balance")

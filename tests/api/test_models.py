@@ -24,7 +24,7 @@ MODELS = {name: cast(Any, SimpleNamespace(id=name, created=len(name))) for name 
 
 
 def context(config: Config, allowed: frozenset[str] | None, model: str = "") -> RequestContext:
-    services: Any = SimpleNamespace(config=config, loop=asyncio.get_running_loop())
+    services: Any = SimpleNamespace(setup=SimpleNamespace(config=config), loop=asyncio.get_running_loop())
     incoming: Any = None
     found = RequestContext(services, incoming, "models", model)
     key: Any = SimpleNamespace(models=allowed)

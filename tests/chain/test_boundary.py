@@ -38,6 +38,7 @@ class House:
         self.port = 0
         self.ways: list[str] = []
         self.services: Any = SimpleNamespace(
+            setup=None,
             readiness=self.readiness,
             metrics=Metrics({"m": "p"}),
             logger=SimpleNamespace(info=self._note, error=self._note),

@@ -36,6 +36,7 @@ class Desk:
         self.metrics = Metrics({"m": "p"})
         directory = SimpleNamespace(charged=lambda account_id, nano: self.charged.append((account_id, nano)))
         self.services: Any = SimpleNamespace(
+            setup=None,
             logger=self._log.bound,
             exchange_log=self._log.exchanges,
             loop=asyncio.get_running_loop(),
@@ -44,7 +45,7 @@ class Desk:
         )
 
     def context(self, route: str = COMPLETIONS, method: str = "POST") -> RequestContext:
-        """Return the visit of a request that came 2 seconds ago."""
+        """Return the context of a request that came 2 seconds ago."""
         context = RequestContext(self.services, cast(Any, SimpleNamespace(method=method)), route)
         context.request_id = "req-1"
         context.started -= 2
@@ -64,14 +65,14 @@ class Desk:
 
 
 @pytest.fixture
-async def fast_path(tmp_path: Path) -> AsyncIterator[Desk]:
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     found = Desk(tmp_path / "log")
     yield found
     found.close()
 
 
 def know(context: RequestContext, *, open_hold: Any = None, taken: bool = True) -> None:
-    """Let a visit have a key, a model and a call."""
+    """Let a context have a key, a model and a call."""
     account = Account(1, "acme", None, suspended=False, paid_nano=0, spent_nano=0)
     context.key = Key(1, account, "k", "a1b2", models=None, rpm=None, expires_ms=None, revoked=False)
     model: Any = SimpleNamespace(id="m", provider="p")
@@ -85,12 +86,12 @@ def reserved(**changes: Any) -> Any:
     return SimpleNamespace(**given | {"price": SimpleNamespace(cost_currency="CNY")} | changes)
 
 
-async def test_the_line_of_an_exchange(fast_path: Desk) -> None:
-    context = fast_path.context()
+async def test_the_line_of_an_exchange(desk: Desk) -> None:
+    context = desk.context()
     know(context, open_hold=reserved())
     exchange: Any = SimpleNamespace(first_byte=context.started + 0.5, error=None, status=200, echoed=False)
     record_exchange(context, exchange)
-    (line,) = fast_path.lines()
+    (line,) = desk.lines()
     assert 2_000 <= line.pop("duration_ms") < 60_000
     assert list(line.items()) == [
         ("request_id", "req-1"),
@@ -114,34 +115,34 @@ async def test_the_line_of_an_exchange(fast_path: Desk) -> None:
         ("event", "request"),
         ("level", "info"),
     ]
-    text = fast_path.metrics.render()[0]
+    text = desk.metrics.render()[0]
     assert b'nexus_requests_total{code="ok",model="m",provider="p",status="200"} 1.0' in text
     assert b'nexus_first_byte_seconds_sum{model="m"} 0.5' in text
 
 
-async def test_an_exchange_that_failed_and_is_not_settled(fast_path: Desk) -> None:
-    context = fast_path.context()
+async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
+    context = desk.context()
     know(context, open_hold=reserved(verdict=None, settled=None, late=True))
     error = SimpleNamespace(code="upstream_no_funds")
     exchange: Any = SimpleNamespace(first_byte=None, error=error, status=503, echoed=True)
     record_exchange(context, exchange)
-    line, echo, alarm = fast_path.lines()
+    line, echo, alarm = desk.lines()
     assert (echo["event"], echo["level"], echo["request_id"]) == ("credential_echoed", "error", "req-1")
     assert (line["status"], line["code"], line["late"]) == (503, "upstream_no_funds", True)
     unknown = ("end_state", "usage_source", "prompt_tokens", "cached_tokens", "completion_tokens", "charge")
     assert {line[name] for name in (*unknown, "first_byte_ms")} == {None}
     assert (alarm["event"], alarm["level"], alarm["provider"]) == ("provider_account", "error", "p")
-    text = fast_path.metrics.render()[0]
+    text = desk.metrics.render()[0]
     assert b'nexus_upstream_errors_total{code="upstream_no_funds",provider="p"} 1.0' in text
     assert b"nexus_settle_late_total 1.0" in text
 
 
-async def test_the_line_of_a_request_without_an_exchange(fast_path: Desk) -> None:
-    record_refused(fast_path.context("models", "GET"), 401, "invalid_api_key")
-    left = fast_path.context()
+async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
+    record_refused(desk.context("models", "GET"), 401, "invalid_api_key")
+    left = desk.context()
     know(left, open_hold=reserved(), taken=False)  # its call was never taken
     record_refused(left, 499, "client_gone")
-    lines = fast_path.lines()
+    lines = desk.lines()
     for line in lines:
         assert 2_000 <= line.pop("duration_ms") < 60_000
     assert [list(line.values()) for line in lines] == [
@@ -150,17 +151,17 @@ async def test_the_line_of_a_request_without_an_exchange(fast_path: Desk) -> Non
     ]
     names = ["request_id", "method", "route", "account", "key_hint", "model", "status", "code", "event", "level"]
     assert [list(line) for line in lines] == [names, names]
-    text = fast_path.metrics.render()[0]
+    text = desk.metrics.render()[0]
     assert b'nexus_requests_total{code="invalid_api_key",model="other",provider="none",status="401"} 1.0' in text
     assert b'nexus_requests_total{code="client_gone",model="m",provider="p",status="499"} 1.0' in text
 
 
-async def test_a_call_that_was_taken_is_left_to_its_exchange(fast_path: Desk) -> None:
-    context = fast_path.context()
+async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None:
+    context = desk.context()
     know(context, open_hold=reserved())
     record_refused(context, 502, "upstream_broken")
-    assert fast_path.lines() == []
-    counted = [line for line in fast_path.metrics.render()[0].splitlines() if line.startswith(b"nexus_requests_total{")]
+    assert desk.lines() == []
+    counted = [line for line in desk.metrics.render()[0].splitlines() if line.startswith(b"nexus_requests_total{")]
     assert [line for line in counted if not line.endswith(b" 0.0")] == []
 
 
@@ -174,14 +175,14 @@ async def test_a_call_that_was_taken_is_left_to_its_exchange(fast_path: Desk) ->
     ],
 )
 async def test_a_settlement_is_counted_and_what_is_odd_about_it_is_said(
-    fast_path: Desk, change: dict[str, Any], expected: list[tuple[str, str, str | None]]
+    desk: Desk, change: dict[str, Any], expected: list[tuple[str, str, str | None]]
 ) -> None:
     source = change.get("source", UsageSource.REPORTED)
     verdict = Verdict(EndState.COMPLETE, source, Usage(100, 20), 42_000, 30_000)
     outcome = AlreadySettled() if "twice" in change else Settled(1, 41_000, change.get("overrun_nano", 0))
-    record_settlement(fast_path.services, reserved(verdict=verdict), outcome)
-    said = fast_path.lines()
+    record_settlement(desk.services, reserved(verdict=verdict), outcome)
+    said = desk.lines()
     assert [(s["level"], s["event"], s.get("provider") or s.get("missing")) for s in said] == expected
-    assert fast_path.charged == ([] if "twice" in change else [(1, 41_000)])
+    assert desk.charged == ([] if "twice" in change else [(1, 41_000)])
     charge = b"0.0" if "twice" in change else b"4.1e-05"
-    assert b'nexus_charge_total{model="m"} ' + charge in fast_path.metrics.render()[0]
+    assert b'nexus_charge_total{model="m"} ' + charge in desk.metrics.render()[0]
