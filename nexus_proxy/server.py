@@ -39,6 +39,7 @@ from nexus_proxy.limiter.protocol import WINDOW_NS, Limiter
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
 from nexus_proxy.observe.metrics import Metrics
+from nexus_proxy.observe.request_log import RequestLog
 from nexus_proxy.request.appkeys import SERVICES
 from nexus_proxy.request.context import COMPLETIONS, RequestContext
 from nexus_proxy.request.services import Readiness, Services
@@ -194,13 +195,13 @@ class Server:
             directory=self.directory,
             drains=Slots(limits.drains, self.metrics.drains),
             bodies=Slots(limits.bodies_bytes),
-            exchange_log=self._exchange_log,
             large_body=asyncio.Lock(),
             ledger=self.ledger,
             limiter=limiter,
             logger=self._logger,
             loop=loop,
             metrics=self.metrics,
+            observers=(self.metrics, RequestLog(self._logger, self._exchange_log)),
             reader=self.reader,
             readiness=self.readiness,
             supervisor=self.supervisor,

@@ -88,6 +88,8 @@ TESTED_IN: Mapping[str, str] = {
     "ledger.sqlite.schema": "ledger/sqlite/test_store.py",
     "ledger.sqlite.views": "ledger/sqlite/test_read.py",
     "limiter.open": "test_server.py",
+    "observe.record": "request/test_record.py",
+    "observe.request_log": "request/test_record.py",
     "request.services": "chain/test_boundary.py",
     "runtime.compile": "runtime/test_native.py",
     "upstream.supervisor": "upstream/test_exchange.py",

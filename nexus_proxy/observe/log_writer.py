@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import orjson
 
-from nexus_proxy.core.wire.usage import Usage
+from nexus_proxy.observe.record import Record
 
 LINES_MAX: Final = 10_000
 LINE_BYTES_MAX: Final = 64 * 1024
@@ -158,6 +158,9 @@ class Stamp:
         return f"{self._text}.{str(_MICROS_PER_S + micros)[1:]}Z" if micros else f"{self._text}Z"
 
 
+_PARTIES: Final = ("method", "route", "account", "key_hint", "model", "provider")
+
+
 class ExchangeLog:
     """Writes the line of each exchange that is over. `put` takes a finished line."""
 
@@ -167,48 +170,32 @@ class ExchangeLog:
         self._stamp = Stamp()
         self._parties = functools.lru_cache(PARTIES_MAX)(self._write_parties)
 
-    def write(
-        self,
-        request_id: str,  # ours: nothing in it has to be escaped
-        method: str,
-        route: str,
-        account: str,
-        key_hint: str,
-        model: str,
-        provider: str,
-        streamed: bool,
-        status: int,
-        code: str | None,  # of our own errors
-        end_state: str | None,
-        usage_source: str | None,
-        usage: Usage | None,
-        charge: str | None,  # a decimal
-        late: bool,
-        first_byte_ms: int | None,
-        duration_ms: int,
-    ) -> None:
-        """Write one line, about now."""
+    def write(self, record: Record) -> None:
+        """Write one line, about now, of a request that had an exchange."""
+        usage = record.usage
         if usage is None:
             counts = '"prompt_tokens":null,"cached_tokens":null,"completion_tokens":null'
         else:
             prompt, cached, completion = usage.prompt, usage.cached, usage.completion
             counts = f'"prompt_tokens":{prompt},"cached_tokens":{cached},"completion_tokens":{completion}'
-        parties = self._parties(method, route, account, key_hint, model, provider)
+        parties = self._parties(
+            record.method, record.route, record.account, record.key_hint, record.model, record.provider
+        )
+        first_byte_ms = None if record.first_byte_s is None else int(record.first_byte_s * 1000)
         stamp = self._stamp.of(time.time_ns())
         line = (
-            f'{{"request_id":"{request_id}",{parties},"streamed":{_truth(streamed)},"status":{status}'
-            f',"code":{_word(code)},"end_state":{_word(end_state)},"usage_source":{_word(usage_source)},{counts}'
-            f',"charge":{_word(charge)},"late":{_truth(late)},"first_byte_ms":{_number(first_byte_ms)}'
-            f',"duration_ms":{duration_ms},"event":"request","level":"info","timestamp":"{stamp}"}}\n'
+            f'{{"request_id":"{record.request_id}",{parties},"streamed":{_truth(record.streamed)},"status":{record.status}'
+            f',"code":{_word(record.code)},"end_state":{_word(record.end_state)},"usage_source":{_word(record.usage_source)},{counts}'
+            f',"charge":{_word(record.charge)},"late":{_truth(record.late)},"first_byte_ms":{_number(first_byte_ms)}'
+            f',"duration_ms":{int(record.duration_s * 1000)},"event":"request","level":"info","timestamp":"{stamp}"}}\n'
         ).encode()
         if len(line) > LINE_BYTES_MAX:  # as long as that is only what the operator named so
-            event = {"timestamp": stamp, "level": "info", "request_id": request_id, "event": "request"}
+            event = {"timestamp": stamp, "level": "info", "request_id": record.request_id, "event": "request"}
             line = _cut(event, len(line) - 1) + b"\n"
         self._put(line)
 
-    def _write_parties(self, method: str, route: str, account: str, key_hint: str, model: str, provider: str) -> str:
-        fields = {"method": method, "route": route, "account": account}
-        fields |= {"key_hint": key_hint, "model": model, "provider": provider}
+    def _write_parties(self, *parties: str | None) -> str:
+        fields = dict(zip(_PARTIES, parties, strict=True))
         return self._redactor.clean(_dump(fields))[1:-1].decode()
 
 

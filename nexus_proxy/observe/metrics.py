@@ -24,6 +24,7 @@ from nexus_proxy.core.money.amounts import NANO
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.errors import ClientGone, NexusError, RequestError, UpstreamError, leaves
 from nexus_proxy.observe.counters import Count, CounterFamily, HistogramFamily
+from nexus_proxy.observe.record import Record
 
 UPSTREAM: Final = "upstream_"  # what the codes of a provider's failures begin with
 OTHER: Final = "other"  # the model of a request for none that is configured
@@ -125,22 +126,23 @@ class Metrics:
         for source in UsageSource:
             self._drains.labels(source)
 
-    def request(
-        self, *, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
-    ) -> None:
-        """Count a request that was answered without an exchange. Model and provider are None where none was found."""
-        self._answered(model, provider, status, code, duration_s)
-
-    def _answered(
-        self, model: str | None, provider: str | None, status: int, code: str | None, duration_s: float
-    ) -> "_Model":
-        series = self._models.get(model, self._other)
+    def finished(self, record: Record) -> None:
+        """Count a request that is over."""
+        series = self._models.get(record.model, self._other)
+        status, code = record.status, record.code
         answers = series.answers.get((status, code))
         if answers is None:
-            answers = self._answers_of(series, provider, status, code)
+            answers = self._answers_of(series, record.provider, status, code)
         answers.value += 1
-        series.duration.observe(duration_s)
-        return series
+        series.duration.observe(record.duration_s)
+        if not record.exchanged:
+            return
+        if record.first_byte_s is not None:
+            series.first_byte.observe(record.first_byte_s)
+        if code is not None and code.startswith(UPSTREAM):
+            self._upstream_errors.labels(record.provider, code).inc()
+        if record.late:
+            self._settle_late.inc()
 
     def _answers_of(self, series: "_Model", provider: str | None, status: int, code: str | None) -> Count:
         answers = self._requests.of(series.model, provider or NO_PROVIDER, str(status), code or NO_CODE)
@@ -180,26 +182,6 @@ class Metrics:
             self._drains.labels(verdict.usage_source.value).inc()
         if overrun_nano:
             self._overrun.inc()
-
-    def exchanged(
-        self,
-        *,
-        model: str,
-        provider: str,
-        status: int,
-        code: str | None,
-        duration_s: float,
-        first_byte_s: float | None,
-        late: bool,
-    ) -> None:
-        """Count a request whose exchange is over."""
-        series = self._answered(model, provider, status, code, duration_s)
-        if first_byte_s is not None:
-            series.first_byte.observe(first_byte_s)
-        if code is not None and code.startswith(UPSTREAM):
-            self._upstream_errors.labels(provider, code).inc()
-        if late:
-            self._settle_late.inc()
 
     def rate_limited(self) -> None:
         """Count a request that our own limit refused."""

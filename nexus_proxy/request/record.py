@@ -1,12 +1,10 @@
-"""What is written down about a request when it is over: its metrics, and its one line in the log.
-
-Strategy: never a key, never a prompt, never a text that a client chose, except the model's id where it is one of ours.
-"""
+"""A request that is over, made into one record for whoever observes; and what the ledger made of its settlement."""
 
 from nexus_proxy.core.money.amounts import format_nano
 from nexus_proxy.core.money.settlement import UsageSource
 from nexus_proxy.ledger.hold import OpenHold
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
+from nexus_proxy.observe.record import Record
 from nexus_proxy.request.context import COMPLETIONS, RequestContext
 from nexus_proxy.request.services import Services
 from nexus_proxy.upstream.exchange import Exchange
@@ -18,20 +16,20 @@ def record_refused(context: RequestContext, status: int, code: str | None) -> No
     if context.call is not None and context.call.taken:
         return  # its exchange writes the line
     model_id, provider = (model.id, model.provider) if model is not None else (None, None)
-    duration_s = services.loop.time() - context.started
-    services.metrics.request(model=model_id, provider=provider, status=status, code=code, duration_s=duration_s)
-    services.logger.info(
-        "request",
-        request_id=context.request_id,
-        method=context.incoming.method,
-        route=context.route,
-        account=key.account.name if key is not None else None,
-        key_hint=key.hint if key is not None else None,
-        model=model_id,
-        status=status,
-        code=code,
-        duration_ms=int(duration_s * 1000),
+    record = Record(
+        context.request_id,
+        context.incoming.method,
+        context.route,
+        key.account.name if key is not None else None,
+        key.hint if key is not None else None,
+        model_id,
+        provider,
+        status,
+        code,
+        services.loop.time() - context.started,
     )
+    for observer in services.observers:
+        observer.finished(record)
 
 
 def record_settlement(services: Services, open_hold: OpenHold, outcome: Settled | AlreadySettled) -> None:
@@ -64,18 +62,7 @@ def record_exchange(context: RequestContext, exchange: Exchange) -> None:
     hold, verdict, settled, late = open_hold.hold, open_hold.verdict, open_hold.settled, open_hold.late
     model, provider, status = hold.model, hold.provider, exchange.status
     code = error.code if error is not None else None
-    duration_s = services.loop.time() - started
-    first_byte_s = None if first_byte is None else first_byte - started
-    services.metrics.exchanged(
-        model=model,
-        provider=provider,
-        status=status,
-        code=code,
-        duration_s=duration_s,
-        first_byte_s=first_byte_s,
-        late=late,
-    )
-    services.exchange_log.write(  # by position: nearly every request has this line
+    record = Record(
         hold.request_id,
         context.incoming.method,
         COMPLETIONS,  # no other route has exchanges
@@ -83,17 +70,20 @@ def record_exchange(context: RequestContext, exchange: Exchange) -> None:
         key.hint,
         model,
         provider,
-        hold.streamed,
         status,
         code,
+        services.loop.time() - started,
+        True,
+        hold.streamed,
         verdict.end_state if verdict is not None else None,
         verdict.usage_source if verdict is not None else None,
         verdict.usage if verdict is not None else None,
         format_nano(settled.charged_nano) if settled is not None else None,
         late,
-        None if first_byte_s is None else int(first_byte_s * 1000),
-        int(duration_s * 1000),
+        None if first_byte is None else first_byte - started,
     )
+    for observer in services.observers:
+        observer.finished(record)
     if exchange.echoed:
         services.logger.error("credential_echoed", request_id=hold.request_id, provider=provider)
     if code in ("upstream_auth", "upstream_no_funds"):

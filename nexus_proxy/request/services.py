@@ -1,6 +1,7 @@
 """Services shared by all requests; the composition root puts them together."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structlog.typing import FilteringBoundLogger
@@ -10,8 +11,8 @@ from nexus_proxy.ledger.directory import Directory
 from nexus_proxy.ledger.protocol import Reader
 from nexus_proxy.ledger.writer import Writer
 from nexus_proxy.limiter.protocol import Limiter
-from nexus_proxy.observe.log_writer import ExchangeLog
 from nexus_proxy.observe.metrics import Metrics
+from nexus_proxy.observe.record import Observer
 from nexus_proxy.request.setup import Setup
 from nexus_proxy.upstream.supervisor import Supervisor
 
@@ -31,13 +32,13 @@ class Services:
     directory: Directory
     drains: Slots
     bodies: Slots  # bytes of request bodies that are held
-    exchange_log: ExchangeLog
     large_body: asyncio.Lock  # to be held while one is parsed: in between the loop has its turn
     ledger: Writer
     limiter: Limiter
     logger: FilteringBoundLogger
     loop: asyncio.AbstractEventLoop  # to be asked for costs a call into the kernel each time
     metrics: Metrics
+    observers: Sequence[Observer]  # each hears of every request once, when it is over
     reader: Reader
     readiness: Readiness
     supervisor: Supervisor

@@ -38,6 +38,8 @@ COMPILED: Final = (
     "observe/counters.py",
     "observe/log_writer.py",
     "observe/metrics.py",
+    "observe/record.py",
+    "observe/request_log.py",
     "request/context.py",
     "request/record.py",
     "request/services.py",

@@ -12,7 +12,9 @@ from aiohttp import web
 from nexus_proxy.chain.boundary import boundary
 from nexus_proxy.config import Limits, Timeouts
 from nexus_proxy.errors import ModelNotFound
+from nexus_proxy.observe.log_writer import ExchangeLog, Redactor, nowhere
 from nexus_proxy.observe.metrics import Metrics
+from nexus_proxy.observe.request_log import RequestLog
 from nexus_proxy.request.context import RequestContext
 from nexus_proxy.request.services import Readiness
 from nexus_proxy.web.incoming import IncomingRequest
@@ -37,11 +39,12 @@ class House:
         self.handler: Callable[[RequestContext], Awaitable[Reply]]
         self.port = 0
         self.ways: list[str] = []
+        logger: Any = SimpleNamespace(info=self._note, error=self._note)
         self.services: Any = SimpleNamespace(
             setup=None,
             readiness=self.readiness,
-            metrics=Metrics({"m": "p"}),
-            logger=SimpleNamespace(info=self._note, error=self._note),
+            observers=(Metrics({"m": "p"}), RequestLog(logger, ExchangeLog(nowhere, Redactor()))),
+            logger=logger,
             loop=asyncio.get_running_loop(),
         )
         self._data = data

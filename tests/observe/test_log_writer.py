@@ -20,6 +20,7 @@ from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.observe.log import Logger, configure
 from nexus_proxy.observe.log_writer import LINE_BYTES_MAX, PARTIES_MAX, ExchangeLog, Redactor, Stamp
+from nexus_proxy.observe.record import Record
 from nexus_proxy.web.response import new_request_id
 
 KEY = mint(bytes(range(32)))
@@ -34,10 +35,26 @@ PLAIN: dict[str, Any] = {
     "usage": Usage(100, 20, cached=60),
     "charge": "0.000041",
     "late": False,
-    "first_byte_ms": 500,
-    "duration_ms": 2_000,
+    "first_byte_s": 0.5,
+    "duration_s": 2.0,
 }
-EMPTY = dict.fromkeys(("code", "end_state", "usage_source", "usage", "charge", "first_byte_ms"))
+EMPTY = dict.fromkeys(("code", "end_state", "usage_source", "usage", "charge", "first_byte_s"))
+
+
+def record(request_id: str, parties: tuple[str, ...], given: dict[str, Any]) -> Record:
+    """Return the record of a request that had an exchange."""
+    method, route, account, key_hint, model, provider = parties
+    return Record(
+        request_id=request_id,
+        method=method,
+        route=route,
+        account=account,
+        key_hint=key_hint,
+        model=model,
+        provider=provider,
+        exchanged=True,
+        **given,
+    )
 
 
 class Both:
@@ -52,7 +69,7 @@ class Both:
         """Write the same line twice: straight, and as an event with these fields."""
         method, route, account, key_hint, model, provider = parties
         usage = given["usage"]
-        self.log.exchanges.write(request_id, method, route, account, key_hint, model, provider, **given)
+        self.log.exchanges.write(record(request_id, parties, given))
         self.log.bound.info(
             "request",
             request_id=request_id,
@@ -72,8 +89,8 @@ class Both:
             completion_tokens=usage.completion if usage is not None else None,
             charge=given["charge"],
             late=given["late"],
-            first_byte_ms=given["first_byte_ms"],
-            duration_ms=given["duration_ms"],
+            first_byte_ms=None if given["first_byte_s"] is None else int(given["first_byte_s"] * 1000),
+            duration_ms=int(given["duration_s"] * 1000),
         )
 
     def pairs(self) -> list[tuple[bytes, bytes]]:
@@ -134,8 +151,8 @@ NUMBERS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.integers(100, 599),
     "streamed": st.booleans(),
     "late": st.booleans(),
-    "first_byte_ms": st.none() | st.integers(0, 2**40),
-    "duration_ms": st.integers(0, 2**40),
+    "first_byte_s": st.none() | st.floats(0, 2**30),
+    "duration_s": st.floats(0, 2**30),
 }
 FIELDS = st.fixed_dictionaries(
     {
@@ -180,11 +197,11 @@ def test_the_parties_are_escaped_once_and_a_bounded_number_is_kept() -> None:
     lines: list[bytes] = []
     log = ExchangeLog(lines.append, Redactor())
     for account in ("a", "b", "a", "b"):
-        log.write("req_1", "POST", "completions", account, "h", "m", "p", **PLAIN)
+        log.write(record("req_1", ("POST", "completions", account, "h", "m", "p"), PLAIN))
     assert len(lines) == 4
     assert log._parties.cache_info().misses == 2
     for number in range(PARTIES_MAX + 10):
-        log.write("req_1", "POST", "completions", str(number), "h", "m", "p", **PLAIN)
+        log.write(record("req_1", ("POST", "completions", str(number), "h", "m", "p"), PLAIN))
     assert log._parties.cache_info().currsize == PARTIES_MAX
 
 

@@ -8,6 +8,7 @@ from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, leaves
 from nexus_proxy.observe.metrics import METRICS, Metrics
+from nexus_proxy.observe.record import Record
 
 USAGE = Usage(prompt=100, completion=20, cached=60, cache_write=10, reasoning=5)
 
@@ -44,9 +45,15 @@ def settle(metrics: Metrics, **changes: Any) -> None:
     metrics.settled(**given | changes)
 
 
-def exchanged(metrics: Metrics, **changes: Any) -> None:
+def finish(metrics: Metrics, **changes: Any) -> None:
+    """Let a request be over, without an exchange unless the changes say so."""
+    parties = {"request_id": "req_1", "method": "POST", "route": "completions", "account": None, "key_hint": None}
     given: dict[str, Any] = {"model": "m", "provider": "p", "status": 200, "code": None, "duration_s": 0.1}
-    metrics.exchanged(**given | {"first_byte_s": None, "late": False} | changes)
+    metrics.finished(Record(**parties | given | changes))
+
+
+def exchanged(metrics: Metrics, **changes: Any) -> None:
+    finish(metrics, exchanged=True, **changes)
 
 
 def test_every_declared_metric_is_rendered_and_no_other_of_ours() -> None:
@@ -61,8 +68,8 @@ def test_every_declared_metric_is_rendered_and_no_other_of_ours() -> None:
 def test_a_request_is_counted_under_its_model_status_and_code() -> None:
     metrics = Metrics({"m": "p"})
     for _ in range(2):
-        metrics.request(model="m", provider="p", status=200, code=None, duration_s=0.1)
-    metrics.request(model=None, provider=None, status=401, code="invalid_api_key", duration_s=0.1)
+        finish(metrics, model="m", provider="p", status=200, code=None, duration_s=0.1)
+    finish(metrics, model=None, provider=None, status=401, code="invalid_api_key", duration_s=0.1)
     assert value(metrics, "nexus_requests_total", model="m", provider="p", status="200", code="ok") == 2
     other = {"model": "other", "provider": "none", "status": "401", "code": "invalid_api_key"}
     assert value(metrics, "nexus_requests_total", **other) == 1
@@ -172,10 +179,10 @@ def test_the_rest_is_what_it_is_set_to() -> None:
 
 def test_f3_f13_a_model_that_is_not_configured_makes_no_series() -> None:
     metrics = Metrics({"m": "p"})
-    metrics.request(model="canary", provider=None, status=404, code="model_not_found", duration_s=0.1)
+    finish(metrics, model="canary", provider=None, status=404, code="model_not_found", duration_s=0.1)
     before = len(samples(metrics))
     for number in range(1_000):
-        metrics.request(model=f"canary-{number}", provider=None, status=404, code="model_not_found", duration_s=0.1)
+        finish(metrics, model=f"canary-{number}", provider=None, status=404, code="model_not_found", duration_s=0.1)
     assert len(samples(metrics)) == before
     assert b"canary" not in metrics.render()[0]
 

@@ -16,6 +16,7 @@ from nexus_proxy.ledger.directory import Account, Key
 from nexus_proxy.ledger.protocol import AlreadySettled, Settled
 from nexus_proxy.observe.log import configure
 from nexus_proxy.observe.metrics import Metrics
+from nexus_proxy.observe.request_log import RequestLog
 from nexus_proxy.request.context import COMPLETIONS, RequestContext
 from nexus_proxy.request.record import record_exchange, record_refused, record_settlement
 from tests.rig.compiled import gives_stand_ins
@@ -38,7 +39,7 @@ class Desk:
         self.services: Any = SimpleNamespace(
             setup=None,
             logger=self._log.bound,
-            exchange_log=self._log.exchanges,
+            observers=(self.metrics, RequestLog(self._log.bound, self._log.exchanges)),
             loop=asyncio.get_running_loop(),
             metrics=self.metrics,
             directory=directory,
