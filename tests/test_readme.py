@@ -93,3 +93,24 @@ def test_every_option_of_a_verb_that_is_named_is_there() -> None:
     for verb, options in quoted.items():
         there = {name for param in cli.commands[verb].params for name in param.opts}
         assert [option for option in options if option not in there or option not in README] == []
+
+
+def test_every_link_of_a_page_leads_somewhere() -> None:
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", root / ".github" / "CONTRIBUTING.md", root / "grafana" / "runbook.md"]
+    pages += [*(root / "nexus_proxy" / "manual").glob("*.md"), root / "tests" / "faults" / "README.md"]
+    assert len(pages) == 7
+    for page in pages:
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8"))
+        assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == [], page
+
+
+def test_every_place_that_the_architecture_names_is_there() -> None:
+    package = Path(nexus_proxy.__file__).parent
+    page = (package / "manual" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`((?:\w+/)+\w+\.(?:py|json))`", page)
+    assert len(names) > 10
+    assert [name for name in names if not (package / name).exists()] == []
+    for name in re.findall(r"`(\w+\.\w+|[a-z]\w+_\w+)`", page):
+        last = name.rpartition(".")[2]
+        assert any(re.search(rf"\b{last}\b", path.read_text("utf-8")) for path in package.rglob("*.py")), name
