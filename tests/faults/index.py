@@ -22,12 +22,13 @@ _TEST: Final = re.compile(r"def test((?:_[a-f]\d+)+)_(\w+)\(")
 _HEAD: Final = """# What can go wrong, by id
 
 Tests carry the ids of the failures that they prove something about: `test_b18_…`. An id is a letter for the group and a
-number that never changes; numbers are missing where nothing is tested of them yet. What each test says stands below.
+number that never changes; a missing number has no test yet. Each test's sentence is listed below.
 
-What a request must leave in the ledger has letters, too, in [tests/rig/house.py](../rig/house.py): **L0** no hold and
+What a request must leave in the ledger has a code, too, in [tests/rig/house.py](../rig/house.py): **L0** no hold and
 no charge; **LR** a hold that was voided; **LX** one post, exactly the price of the reported usage; **LE** one post, an
 estimate above 0 and not above the hold; **LO** a hold that stays open until a recovery. What must be true of a ledger
-at any moment, `I1` and so on, stands in [tests/rig/invariants.py](../rig/invariants.py).
+at any moment, `I1` and so on, stands in [tests/rig/invariants.py](../rig/invariants.py); `I7` and `I8`, which need the
+provider's and the client's word, in [tests/rig/kill_loop.py](../rig/kill_loop.py).
 
 Written by `python -m tests.faults.index`.
 """
