@@ -72,12 +72,14 @@ class HistogramFamily:
         registry.register(self)
 
     def of(self, *values: str) -> Histogram:
-        """Return the spread with these values. It is in the text from now on."""
+        """Return the histogram with these values. It is in the text from now on."""
         return self._series.setdefault(values, Histogram(self._bounds))
 
     def collect(self) -> Iterable[Metric]:
         """Return what Prometheus is to read."""
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
-        for values, spread in list(self._series.items()):
-            family.add_metric(values, list(zip(self._buckets, accumulate(spread.numbers), strict=True)), spread.total)
+        for values, histogram in list(self._series.items()):
+            family.add_metric(
+                values, list(zip(self._buckets, accumulate(histogram.numbers), strict=True)), histogram.total
+            )
         return [family]

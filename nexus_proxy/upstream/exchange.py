@@ -71,14 +71,14 @@ class ResponseStart:
         self.verdict = verdict
 
     def __repr__(self) -> str:
-        return f"Opening({self.content_type!r})"  # the answer: for no log
+        return f"ResponseStart({self.content_type!r})"  # the answer: for no log
 
 
 OnOver = Callable[["Exchange", BaseException | None], None]
 
 
 class Exchange:
-    """One call. `opening` ends with an Opening or the NexusError for the client."""
+    """One call. `opening` ends with a ResponseStart or the NexusError for the client."""
 
     __slots__ = (
         "_answered",

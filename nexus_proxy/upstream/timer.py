@@ -106,7 +106,7 @@ class ExchangeTimer:
     def end(self) -> None:
         """Nothing will be due again, and nobody is to be told."""
         self.stop()
-        self._on_due, self._on_progress = _nobody, _nothing  # who was told holds this watch: no cycle may stay
+        self._on_due, self._on_progress = _nobody, _nothing  # who was told holds this timer: no cycle may stay
 
     def _arm(self) -> None:
         self.stop()

@@ -117,12 +117,12 @@ class AlreadySentResponse(web.StreamResponse):
     def __init__(self, reply: Reply, incoming: IncomingRequest) -> None:
         super().__init__(status=reply.status)
         self._reply = reply
-        self._arrival = incoming
+        self._incoming = incoming
         self._keep_alive = incoming.keep_alive and not reply.close
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Write what is not written, and wait while the client has too much to read."""
-        self._reply.write_to(self._arrival)
+        self._reply.write_to(self._incoming)
         await request.writer.drain()
         return request.writer
 

@@ -1,10 +1,10 @@
-"""A bounded number of places: a limit on everything that could otherwise pile up."""
+"""A bounded number of slots: a limit on everything that could otherwise pile up."""
 
 from collections.abc import Callable
 
 
 class Slots:
-    """How many places there are, and how many are taken. `observe` is told when that changes."""
+    """How many slots there are, and how many are taken. `observe` is told when that changes."""
 
     __slots__ = ("_observe", "most", "taken")
 
@@ -14,7 +14,7 @@ class Slots:
         self._observe = observe
 
     def enter(self, number: int = 1) -> bool:
-        """Take places, or tell that there are not as many."""
+        """Take slots, or tell that there are not as many."""
         taken = self.taken + number
         if taken > self.most:
             return False
@@ -24,7 +24,7 @@ class Slots:
         return True
 
     def leave(self, number: int = 1) -> None:
-        """Give places back."""
+        """Give slots back."""
         taken = self.taken - number
         assert 0 <= taken <= self.taken
         self.taken = taken

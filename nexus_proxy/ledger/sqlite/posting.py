@@ -187,7 +187,7 @@ class Posting:
         """Set the money aside and open the row, or tell why not."""
         hold_nano = op.hold_nano
         assert hold_nano >= 0
-        account = self._moved.get(op.account_id) or self._purse(op.account_id)
+        account = self._moved.get(op.account_id) or self._account(op.account_id)
         if account.suspended:
             return Suspended()
         own_nano = account.balance_nano + account.overdraft_nano
@@ -220,7 +220,7 @@ class Posting:
             return _ALREADY_SETTLED
         seq, hold = found
         account_id, hold_nano = hold.account_id, hold.hold_nano
-        account = self._moved.get(account_id) or self._purse(account_id)
+        account = self._moved.get(account_id) or self._account(account_id)
         prompt, cached, cache_write, completion, reasoning = _counts(usage)
         if charge_nano > CHARGE_NANO_MAX or cost_nano > CHARGE_NANO_MAX or (usage is not None and _is_absurd(usage)):
             charge_nano, cost_nano = min(charge_nano, CHARGE_NANO_MAX), min(cost_nano, CHARGE_NANO_MAX)
@@ -346,7 +346,7 @@ class Posting:
         self._daily.clear()
         return values
 
-    def _purse(self, account_id: int) -> AccountState:
+    def _account(self, account_id: int) -> AccountState:
         """Return an account, to be moved."""
         if account_id not in self._accounts:
             self._read([account_id])

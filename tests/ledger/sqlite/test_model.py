@@ -32,7 +32,7 @@ USAGES = st.tuples(st.integers(0, 1200), st.integers(0, 200)).map(lambda counts:
 
 
 @dataclass
-class Purse:
+class Balance:
     """What an account should have."""
 
     balance: int = 0
@@ -54,7 +54,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "nexus.db"
         self.book = Book(self.path)
         self.ids = [self.book.customer(name, PAID) for name in ("a", "b")]
-        self.accounts = [Purse(PAID), Purse(PAID)]
+        self.accounts = [Balance(PAID), Balance(PAID)]
         self.open: dict[str, tuple[int, int, Usage | None]] = {}  # request: account, hold, progress
         self.closed: list[str] = []
         self.paid: dict[str, tuple[int, int]] = {}
