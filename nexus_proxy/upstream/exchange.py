@@ -5,9 +5,8 @@ outlives its client. The parser's callbacks move the bytes: provider → tap →
 `Cause`, set once; then it is settled, and the terminal bytes wait for that to be durable, `commit_s` at most.
 Everything after the cause is decided from that value and from what the tap saw. The client may leave at any point,
 which changes only who is listening: see `delivery`. Whatever fails, `_wind_up` settles the hold, answers the client and
-gives everything back: each way in, by which the loop, the connection or the ledger calls, catches whatever it raises, a
-fault of our own; but what `on_head` or `on_body` raises ends the connection that told them, and so comes in as
-`on_broken`.
+gives everything back: each way in, by which the loop, the connection or the ledger calls, catches a fault of our own;
+what `on_head` or `on_body` raises ends the connection, and so comes in as `on_broken`.
 """
 
 import asyncio
