@@ -318,21 +318,21 @@ async def _serve(config: Config) -> int:
         log.close()
         os._exit(EXIT_BROKEN)
 
-    door = Server(config, log=log, metrics=metrics, on_broken=broken)
+    server = Server(config, log=log, metrics=metrics, on_broken=broken)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     gc.disable()  # what is made at the start stays: to look for garbage in it again and again takes a third of the time
     try:
-        await door.start()
+        await server.start()
         gc.collect()
         gc.freeze()  # nor need the collector look at it later
         gc.set_threshold(*GC_THRESHOLD)
         gc.enable()
         await stop.wait()
-        await door.stop()
+        await server.stop()
     finally:
         gc.enable()
         log.close()
-    return EXIT_BROKEN if door.ledger.unsaved else 0
+    return EXIT_BROKEN if server.ledger.unsaved else 0

@@ -1,4 +1,4 @@
-"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. `web.protocol.DoorRunner` runs it."""
+"""The operators' listener: `/metrics`, `/healthz`, `/readyz`, and nothing else. A `ListenerRunner` runs it."""
 
 import asyncio
 

@@ -61,7 +61,7 @@ class CounterFamily:
 
 
 class HistogramFamily:
-    """HistogramFamily under one name, by the values of its labels. `bounds` ascend."""
+    """Histograms under one name, by the values of its labels. `bounds` ascend."""
 
     def __init__(
         self, registry: CollectorRegistry, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()

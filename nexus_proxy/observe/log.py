@@ -1,6 +1,6 @@
 """Logs: one JSON line for each event.
 
-Strategy: a line is rendered once, where the event happens, and written elsewhere: see `lines`. What looks like a
+Strategy: a line is rendered once, where the event happens, and written elsewhere: see `log_writer`. What looks like a
 credential is blacked out in the finished line, as the last of several defences. The standard library's loggers end here
 too. `info` is what requests call: it takes the same steps as structlog's own, without copying the fields for each.
 """

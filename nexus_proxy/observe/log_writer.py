@@ -1,8 +1,8 @@
 """The lines of the log, as bytes: how they are written, what is blacked out in them, and the one of an exchange.
 
 Strategy: a line is written by a thread of its own, so a blocked pipe or a full disk never stops a request: what does
-not fit into the queue is dropped and counted. Every event is rendered by `logs`, but for the one that every request
-has: here its fields have their places and types, so it is put together straight, and comes out as `log` would write
+not fit into the queue is dropped and counted. Every event is rendered by `log`, but for the one that every request
+has: here its fields have their positions and types, so it is put together straight, and comes out as `log` would write
 it. What others chose of it (names, hints, ids of models) is the same for many requests: it is escaped and looked
 through for credentials once, and kept. The rest are numbers and words of our own, which hold none.
 """

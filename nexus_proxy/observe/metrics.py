@@ -71,7 +71,7 @@ class Metrics:
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
 
-        def counts(name: str, *labels: str, per: int = 1) -> CounterFamily:
+        def counters(name: str, *labels: str, per: int = 1) -> CounterFamily:
             return CounterFamily(registry, name, METRICS[name], labels, per)
 
         def histograms(name: str, bounds: tuple[float, ...], *labels: str) -> HistogramFamily:
@@ -83,17 +83,17 @@ class Metrics:
         def gauge(name: str) -> Gauge:
             return Gauge(name, METRICS[name], registry=registry)
 
-        self._requests = counts("nexus_requests_total", "model", "provider", "status", "code")
+        self._requests = counters("nexus_requests_total", "model", "provider", "status", "code")
         self._duration = histograms("nexus_request_duration_seconds", _SECONDS, "model")
         self._first_byte = histograms("nexus_first_byte_seconds", _SECONDS, "model")
-        self._tokens = counts("nexus_tokens_total", "model", "kind")
-        self._charge = counts("nexus_charge_total", "model", per=NANO)
-        self._cost = counts("nexus_cost_total", "model", "currency", per=NANO)
+        self._tokens = counters("nexus_tokens_total", "model", "kind")
+        self._charge = counters("nexus_charge_total", "model", per=NANO)
+        self._cost = counters("nexus_cost_total", "model", "currency", per=NANO)
         self._holds_open = gauge("nexus_holds_open")
         self._batch_size = histograms("nexus_ledger_batch_size", _BATCH_SIZES).of()
         self._commit = histograms("nexus_ledger_commit_seconds", _COMMIT_SECONDS).of()
-        self._busy = counts("nexus_ledger_busy_total").of()
-        self._withdrawn = counts("nexus_holds_withdrawn_total").of()
+        self._busy = counters("nexus_ledger_busy_total").of()
+        self._withdrawn = counters("nexus_holds_withdrawn_total").of()
         self._settle_late = counter("nexus_settle_late_total")
         self._usage_missing = counter("nexus_usage_missing_total", "provider")
         self._usage_flagged = counter("nexus_usage_flagged_total", "provider")

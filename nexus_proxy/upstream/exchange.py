@@ -264,7 +264,7 @@ class Exchange:
                 self.tap = tap = tap.settled
             # An answer that came whole needs neither clock nor journal, nor does one that these bytes end.
             if self._connection is None or not self._connection.whole:
-                self._loop.call_soon(self._begin_watch)
+                self._loop.call_soon(self._begin_timer)
         if self._settled:
             self._take_behind(out)
             return
@@ -608,7 +608,7 @@ class Exchange:
         else:
             connection.abort()
 
-    def _begin_watch(self) -> None:
+    def _begin_timer(self) -> None:
         try:
             if self.cause is None:
                 self._timer.begin()

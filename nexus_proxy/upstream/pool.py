@@ -32,7 +32,7 @@ class Upstream:
         self.provider = provider
         self.secret_forms = secret_forms(provider.api_key.encode())
         self._loop = asyncio.get_running_loop()
-        self._places = Slots(provider.in_flight_max)
+        self._slots = Slots(provider.in_flight_max)
         self._connect_s = connect_s
         parts = urlsplit(provider.base_url)
         assert parts.hostname is not None
@@ -60,14 +60,14 @@ class Upstream:
 
     def enter(self) -> None:
         """Take a place for an exchange. Overloaded if all are taken; `leave` gives it back."""
-        if not self._places.enter():
+        if not self._slots.enter():
             raise Overloaded(
                 "Too many requests to this model's provider are open. Try again shortly.", retry_after_ns=1_000_000_000
             )
 
     def leave(self) -> None:
         """Give a place back."""
-        self._places.leave()
+        self._slots.leave()
 
     def take_idle(self) -> Connection | None:
         """Return the connection that was used last, if one is open and fresh."""

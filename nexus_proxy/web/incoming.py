@@ -1,7 +1,7 @@
 """A request as it came: what the chain asks of it, whoever read it.
 
-Strategy: nearly every request is one head and one body in one read, taken apart by `core.httphead`; all others are read
-by aiohttp. The chain knows one protocol for both, and aiohttp's traps are kept in here.
+Strategy: nearly every request is one head and one body in one read, taken apart by `core.request.head`; all others are
+read by aiohttp. The chain knows one protocol for both, and aiohttp's traps are kept in here.
 """
 
 import asyncio

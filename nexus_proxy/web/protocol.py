@@ -4,9 +4,9 @@ Strategy: a subclass that overrides what is unsafe by default. Parser errors are
 (a raw header holds the key); a head that does not come is timed out; whoever conducts a request is told by the
 transport itself that the client left or cannot keep up, since a handler that is not writing learns neither.
 
-A request in one read, or two, that has the one form which `core.httphead` takes, is served without aiohttp's reader,
-request and tasks, which cost more than all else that a server does. Everything else is aiohttp's. The short way is
-open only while aiohttp's parser has nothing in hand, and while it is taken nothing goes past it, so that no byte is
+A request in one read, or two, that has the one form which `core.request.head` takes, is served without aiohttp's
+reader, request and tasks, which cost more than all else that a server does. Everything else is aiohttp's. The short way
+is open only while aiohttp's parser has nothing in hand, and while it is taken nothing goes past it, so that no byte is
 ever read in two ways.
 """
 
@@ -326,7 +326,7 @@ def _head_fault(status: int, exc: BaseException | None) -> NexusError:
     return InvalidHttp("This is not an acceptable HTTP/1.1 request.")
 
 
-class DoorServer(web.Server):
+class ListenerServer(web.Server):
     """aiohttp's connection factory, with our protocol. Unlike the original it has no fallback to other settings."""
 
     def __call__(self) -> RequestHandler:
@@ -362,7 +362,7 @@ class ListenerRunner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         original = await super()._make_server()
         handler = original.request_handler if self._fast_path is None else cast(Any, _answering(self._fast_path))
-        return DoorServer(handler, request_factory=original.request_factory, **self._kwargs)
+        return ListenerServer(handler, request_factory=original.request_factory, **self._kwargs)
 
 
 def _answering(fast_path: FastPath) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -26,7 +26,7 @@ pytestmark = gives_stand_ins
 VERDICT = Verdict(EndState.COMPLETE, UsageSource.REPORTED, Usage(100, 20, cached=60), 42_000, 30_000)
 
 
-class Desk:
+class Recorder:
     """One application whose log can be read."""
 
     def __init__(self, path: Path) -> None:
@@ -66,8 +66,8 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    found = Desk(tmp_path / "log")
+async def recorder(tmp_path: Path) -> AsyncIterator[Recorder]:
+    found = Recorder(tmp_path / "log")
     yield found
     found.close()
 
@@ -87,12 +87,12 @@ def reserved(**changes: Any) -> Any:
     return SimpleNamespace(**given | {"price": SimpleNamespace(cost_currency="CNY")} | changes)
 
 
-async def test_the_line_of_an_exchange(desk: Desk) -> None:
-    context = desk.context()
+async def test_the_line_of_an_exchange(recorder: Recorder) -> None:
+    context = recorder.context()
     know(context, open_hold=reserved())
     exchange: Any = SimpleNamespace(first_byte=context.started + 0.5, error=None, status=200, echoed=False)
     record_exchange(context, exchange)
-    (line,) = desk.lines()
+    (line,) = recorder.lines()
     assert 2_000 <= line.pop("duration_ms") < 60_000
     assert list(line.items()) == [
         ("request_id", "req-1"),
@@ -116,34 +116,34 @@ async def test_the_line_of_an_exchange(desk: Desk) -> None:
         ("event", "request"),
         ("level", "info"),
     ]
-    text = desk.metrics.render()[0]
+    text = recorder.metrics.render()[0]
     assert b'nexus_requests_total{code="ok",model="m",provider="p",status="200"} 1.0' in text
     assert b'nexus_first_byte_seconds_sum{model="m"} 0.5' in text
 
 
-async def test_an_exchange_that_failed_and_is_not_settled(desk: Desk) -> None:
-    context = desk.context()
+async def test_an_exchange_that_failed_and_is_not_settled(recorder: Recorder) -> None:
+    context = recorder.context()
     know(context, open_hold=reserved(verdict=None, settled=None, late=True))
     error = SimpleNamespace(code="upstream_no_funds")
     exchange: Any = SimpleNamespace(first_byte=None, error=error, status=503, echoed=True)
     record_exchange(context, exchange)
-    line, echo, alarm = desk.lines()
+    line, echo, alarm = recorder.lines()
     assert (echo["event"], echo["level"], echo["request_id"]) == ("credential_echoed", "error", "req-1")
     assert (line["status"], line["code"], line["late"]) == (503, "upstream_no_funds", True)
     unknown = ("end_state", "usage_source", "prompt_tokens", "cached_tokens", "completion_tokens", "charge")
     assert {line[name] for name in (*unknown, "first_byte_ms")} == {None}
     assert (alarm["event"], alarm["level"], alarm["provider"]) == ("provider_account", "error", "p")
-    text = desk.metrics.render()[0]
+    text = recorder.metrics.render()[0]
     assert b'nexus_upstream_errors_total{code="upstream_no_funds",provider="p"} 1.0' in text
     assert b"nexus_settle_late_total 1.0" in text
 
 
-async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
-    record_refused(desk.context("models", "GET"), 401, "invalid_api_key")
-    left = desk.context()
+async def test_the_line_of_a_request_without_an_exchange(recorder: Recorder) -> None:
+    record_refused(recorder.context("models", "GET"), 401, "invalid_api_key")
+    left = recorder.context()
     know(left, open_hold=reserved(), taken=False)  # its call was never taken
     record_refused(left, 499, "client_gone")
-    lines = desk.lines()
+    lines = recorder.lines()
     for line in lines:
         assert 2_000 <= line.pop("duration_ms") < 60_000
     assert [list(line.values()) for line in lines] == [
@@ -152,17 +152,17 @@ async def test_the_line_of_a_request_without_an_exchange(desk: Desk) -> None:
     ]
     names = ["request_id", "method", "route", "account", "key_hint", "model", "status", "code", "event", "level"]
     assert [list(line) for line in lines] == [names, names]
-    text = desk.metrics.render()[0]
+    text = recorder.metrics.render()[0]
     assert b'nexus_requests_total{code="invalid_api_key",model="other",provider="none",status="401"} 1.0' in text
     assert b'nexus_requests_total{code="client_gone",model="m",provider="p",status="499"} 1.0' in text
 
 
-async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None:
-    context = desk.context()
+async def test_a_call_that_was_taken_is_left_to_its_exchange(recorder: Recorder) -> None:
+    context = recorder.context()
     know(context, open_hold=reserved())
     record_refused(context, 502, "upstream_broken")
-    assert desk.lines() == []
-    counted = [line for line in desk.metrics.render()[0].splitlines() if line.startswith(b"nexus_requests_total{")]
+    assert recorder.lines() == []
+    counted = [line for line in recorder.metrics.render()[0].splitlines() if line.startswith(b"nexus_requests_total{")]
     assert [line for line in counted if not line.endswith(b" 0.0")] == []
 
 
@@ -176,14 +176,14 @@ async def test_a_call_that_was_taken_is_left_to_its_exchange(desk: Desk) -> None
     ],
 )
 async def test_a_settlement_is_counted_and_what_is_odd_about_it_is_said(
-    desk: Desk, change: dict[str, Any], expected: list[tuple[str, str, str | None]]
+    recorder: Recorder, change: dict[str, Any], expected: list[tuple[str, str, str | None]]
 ) -> None:
     source = change.get("source", UsageSource.REPORTED)
     verdict = Verdict(EndState.COMPLETE, source, Usage(100, 20), 42_000, 30_000)
     outcome = AlreadySettled() if "twice" in change else Settled(1, 41_000, change.get("overrun_nano", 0))
-    record_settlement(desk.services, reserved(verdict=verdict), outcome)
-    said = desk.lines()
+    record_settlement(recorder.services, reserved(verdict=verdict), outcome)
+    said = recorder.lines()
     assert [(s["level"], s["event"], s.get("provider") or s.get("missing")) for s in said] == expected
-    assert desk.charged == ([] if "twice" in change else [(1, 41_000)])
+    assert recorder.charged == ([] if "twice" in change else [(1, 41_000)])
     charge = b"0.0" if "twice" in change else b"4.1e-05"
-    assert b'nexus_charge_total{model="m"} ' + charge in desk.metrics.render()[0]
+    assert b'nexus_charge_total{model="m"} ' + charge in recorder.metrics.render()[0]

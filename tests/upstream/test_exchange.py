@@ -388,7 +388,7 @@ def scene_of(stage: Stage, case: Case, **more: Any) -> Scene:
 
 
 class LaterLoop:
-    """A loop for a `Watch` whose clock is ahead: what a test need not wait for does not hang on a fast machine."""
+    """A loop for an `ExchangeTimer` whose clock is ahead, so that a test need not wait, however fast the machine is."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, by: float) -> None:
         self._loop = loop

@@ -62,7 +62,7 @@ class Loop:
 
 
 class Scene:
-    """A watch, and what it said and when."""
+    """A timer, and what it said and when."""
 
     def __init__(self, timeouts: Timeouts = TIMEOUTS) -> None:
         self.loop = Loop()

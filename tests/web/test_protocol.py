@@ -318,7 +318,7 @@ LINE = b"POST /ask HTTP/1.1\r\n"
 
 
 class Counter:
-    """Who answers at a desk: with what it was asked, and how that came. `gate` holds every answer."""
+    """Who answers at a fast path: with what it was asked, and how that came. `gate` holds every answer."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -328,7 +328,7 @@ class Counter:
         self.refusal: NexusError | None = None  # of what is read by aiohttp, before its body
         self.answer: Callable[[bytes], Response] = lambda body: Response(200, ID, body)
         self.asked: list[tuple[str, bytes]] = []
-        self.arrivals: list[IncomingRequest] = []
+        self.requests: list[IncomingRequest] = []
         self.runner: ListenerRunner
 
     async def serve(self, incoming: IncomingRequest) -> Reply:
@@ -337,7 +337,7 @@ class Counter:
             body = await incoming.take_body(incoming.check_head(10_000_000), 5.0)
         way = "whole" if isinstance(incoming, WholeIncomingRequest) else "framed"
         self.asked.append((way, body))
-        self.arrivals.append(incoming)
+        self.requests.append(incoming)
         await self.gate.wait()
         if self.fault is not None:
             raise self.fault
@@ -438,7 +438,7 @@ async def test_a_body_that_trickles_is_soon_left_to_aiohttp_and_its_timers(count
 async def test_a_connection_that_is_lost_keeps_no_head_with_its_key(counter: Counter) -> None:
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first", "Authorization: Bearer secret"))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         assert isinstance(protocol._reader, WholeReader)
     await eventually(lambda: protocol.transport is None)
     assert protocol._reader is None
@@ -519,7 +519,7 @@ async def test_a26_a_request_that_has_begun_is_not_idle(counter: Counter) -> Non
     data = ask(b"late")
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first"))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         await connection.send(data[:-4])
         await eventually(lambda: bool(protocol._begun))
         protocol._next_keepalive_close_time = 0.0
@@ -531,7 +531,7 @@ async def test_d1_a_request_that_has_begun_is_answered_at_the_end(counter: Count
     counter.refusal = RequestTooLarge("any refusal")
     async with counter.connect() as connection:
         await answer_to(connection, ask(b"first"))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         await connection.send(ask(b"late")[:-1])
         await eventually(lambda: bool(protocol._begun))
         protocol.close()
@@ -591,8 +591,8 @@ async def test_a_whole_request_right_behind_an_answer_of_aiohttps_is_not_left_to
     """aiohttp takes some turns of the loop to end a request that is answered: a fast client would stay its for ever."""
     async with counter.connect() as connection:
         await connection.send(get("/ask"))
-        await eventually(lambda: bool(counter.arrivals))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        await eventually(lambda: bool(counter.requests))
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         await eventually(lambda: protocol._waiter is not None)
         protocol._waiter, waiter = None, protocol._waiter  # as it is in these turns
         await connection.read_response()
@@ -605,8 +605,8 @@ async def test_nothing_is_served_behind_an_answer_that_closes(counter: Counter) 
     counter.answer = lambda body: Response(400, ID, body, close=True)
     async with counter.connect() as connection:
         await connection.send(get("/ask"))
-        await eventually(lambda: bool(counter.arrivals))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        await eventually(lambda: bool(counter.requests))
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         await eventually(lambda: protocol._ends)
         protocol.data_received(ask(b"never"))
         assert (await connection.read_response()).status == 400
@@ -619,7 +619,7 @@ async def test_early_bytes_are_bounded(counter: Counter) -> None:
     async with counter.connect() as connection:
         await connection.send(ask(b"first"))
         await eventually(lambda: bool(counter.asked))
-        protocol = cast(ListenerProtocol, counter.arrivals[0].connection)
+        protocol = cast(ListenerProtocol, counter.requests[0].connection)
         connection.writer.write(b"x" * 50_000_000)
         await eventually(lambda: len(protocol._early) > EARLY_BYTES_MAX)
         await asyncio.sleep(0.05)
@@ -632,13 +632,13 @@ async def test_c3_who_serves_a_whole_request_is_told_that_its_client_has_gone(co
     watcher = Watcher()
     async with counter.connect() as connection:
         await connection.send(ask(b"first"))
-        await eventually(lambda: bool(counter.arrivals))
-        counter.arrivals[0].connection.watcher = watcher
+        await eventually(lambda: bool(counter.requests))
+        counter.requests[0].connection.watcher = watcher
         connection.reset()
         async with asyncio.timeout(5):
             await watcher.left.wait()
     assert watcher.told == ["left"]
-    assert counter.arrivals[0].connection.transport is None
+    assert counter.requests[0].connection.transport is None
 
 
 async def test_a26_a_connection_is_idle_when_its_whole_request_is_answered_and_not_before(counter: Counter) -> None:
@@ -652,7 +652,7 @@ async def test_a26_a_connection_is_idle_when_its_whole_request_is_answered_and_n
 
 
 @pytest.mark.parametrize("fault", [ConnectionResetError("gone"), ValueError("sk-secret")])
-async def test_a_desk_that_fails_closes_the_connection(
+async def test_a_fast_path_that_fails_closes_the_connection(
     counter: Counter, fault: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter.fault = fault
@@ -678,8 +678,8 @@ async def test_c7_a_client_that_does_not_read_its_whole_answer_is_left(counter: 
     async with counter.connect(receive_buffer=4096) as connection:
         connection.pause_reading()
         await connection.send(ask(b"x"))
-        await eventually(lambda: bool(counter.arrivals))
-        await eventually(lambda: counter.arrivals[0].connection.transport is None)
+        await eventually(lambda: bool(counter.requests))
+        await eventually(lambda: counter.requests[0].connection.transport is None)
 
 
 async def test_d1_a_server_that_ends_lets_a_whole_request_be_answered(counter: Counter) -> None:
@@ -706,4 +706,4 @@ async def test_d1_who_does_not_answer_in_time_is_stopped(counter: Counter) -> No
         async with asyncio.timeout(5):
             await counter.runner.cleanup()
         assert await connection.is_closed()
-        assert cast(ListenerProtocol, counter.arrivals[0].connection)._serving is None
+        assert cast(ListenerProtocol, counter.requests[0].connection)._serving is None

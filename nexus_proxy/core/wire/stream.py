@@ -14,7 +14,7 @@ from typing import Any, Final
 from nexus_proxy.core.wire.completion import CHOICES, Completion, is_error, is_unread, read_json
 from nexus_proxy.core.wire.dialect import Dialect
 from nexus_proxy.core.wire.sse import BOM, COLON, CR, DONE, LF, LineSplitter, might_be_done
-from nexus_proxy.core.wire.template import EventTemplate, mould_of
+from nexus_proxy.core.wire.template import EventTemplate, template_of
 
 EVENT_BYTES_MAX: Final = 1 << 20  # a longer event passes unparsed
 TEMPLATE_EVERY_BYTES: Final = 64  # of output: a template costs as much as a few events that are read
@@ -34,7 +34,6 @@ class SseTap(Completion):
         "_kept",
         "_kept_size",
         "_long",
-        "_mould_due",
         "_name",
         "_opening",
         "_ready",
@@ -44,6 +43,7 @@ class SseTap(Completion):
         "_splitter",
         "_tail",
         "_template",
+        "_template_due",
         "_unread",
         "_whole",
         "done",
@@ -76,7 +76,7 @@ class SseTap(Completion):
         self._released = False
         self._boundary: bool | None = None  # once it is final: what `at_boundary` says
         self._template: EventTemplate | None = None  # of the last event that has one
-        self._mould_due = 0  # the output from which on another one is looked for
+        self._template_due = 0  # the output from which on another one is looked for
         self._ready: EventTemplate | None = None  # the same, while nothing is kept back and an event can begin
 
     # --- what the exchange asks -----------------------------------------------------------------------------------
@@ -342,19 +342,19 @@ class SseTap(Completion):
         reports = self.read(found)
         if not (self.output_bytes or reports) and is_unread(found, payload):
             self._unread += len(payload)
-        if not reports and self.output_bytes >= self._mould_due:
-            self._look_for_mould(found, blank)
+        if not reports and self.output_bytes >= self._template_due:
+            self._look_for_template(found, blank)
         return reports and self._drop and found.get("choices") == []
 
-    def _look_for_mould(self, found: dict[str, Any], blank: bytes) -> None:
+    def _look_for_template(self, found: dict[str, Any], blank: bytes) -> None:
         """See what the events that follow may have in common with this one."""
         line = self._data[0]
         if len(self._data) > 1 or self._name or not (line.endswith(b"\n") and blank.endswith(b"\n")):
             return
         event = line + blank
         if self._template is None or not self._template.said(event):
-            self._template = mould_of(event, 5, found, self._texts)
-            self._mould_due = self.output_bytes + TEMPLATE_EVERY_BYTES
+            self._template = template_of(event, 5, found, self._texts)
+            self._template_due = self.output_bytes + TEMPLATE_EVERY_BYTES
 
     def _terminate(self, lines: list[bytes], out: list[bytes]) -> None:
         """The line that ends the answer has begun: from here on everything waits."""

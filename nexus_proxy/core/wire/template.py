@@ -51,7 +51,7 @@ def _size(quoted: bytes) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def mould_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]) -> EventTemplate | None:
+def template_of(event: bytes, at: int, found: dict[str, Any], names: frozenset[str]) -> EventTemplate | None:
     """Return the template of an event that was read, if all that it can say is one text.
 
     `event` is one `data:` line and a blank one, both with their LF; its JSON, from `at` on, is `found`; `names` are

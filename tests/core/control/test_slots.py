@@ -1,4 +1,4 @@
-"""Bounded places."""
+"""Bounded slots."""
 
 import pytest
 from hypothesis import given

@@ -15,7 +15,7 @@ from nexus_proxy.catalogue import load_catalogue
 from nexus_proxy.core.wire.completion import Completion
 from nexus_proxy.core.wire.dialect import Dialect, Failure
 from nexus_proxy.core.wire.stream import SseTap
-from nexus_proxy.core.wire.template import TEMPLATE_BYTES_MAX, EventTemplate, mould_of
+from nexus_proxy.core.wire.template import TEMPLATE_BYTES_MAX, EventTemplate, template_of
 from nexus_proxy.core.wire.usage import UsageShape
 from tests.rig.compiled import from_source
 
@@ -31,7 +31,7 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 3}
 class Reader(from_source(Completion.__module__, SseTap.__module__).SseTap):  # type: ignore[misc]
     """A tap that reads every event."""
 
-    def _look_for_mould(self, found: dict[str, Any], blank: bytes) -> None:
+    def _look_for_template(self, found: dict[str, Any], blank: bytes) -> None:
         pass
 
 
@@ -67,7 +67,7 @@ def raw(said: bytes) -> bytes:
 
 
 def template(data: bytes) -> EventTemplate | None:
-    return mould_of(data, 5, orjson.loads(data[5:]), NAMES)
+    return template_of(data, 5, orjson.loads(data[5:]), NAMES)
 
 
 RAW = [
@@ -111,16 +111,16 @@ NONE = [
 
 
 @pytest.mark.parametrize("data", NONE)
-def test_an_event_that_can_say_more_than_a_text_has_no_mould(data: bytes) -> None:
+def test_an_event_that_can_say_more_than_a_text_has_no_template(data: bytes) -> None:
     assert template(data) is None
 
 
-def test_half_a_character_has_no_mould() -> None:
+def test_half_a_character_has_no_template() -> None:
     found = {"choices": [{"delta": {"content": "\ud800"}}]}
-    assert mould_of(raw(b"\\ud800"), 5, found, NAMES) is None
+    assert template_of(raw(b"\\ud800"), 5, found, NAMES) is None
 
 
-def test_an_event_that_is_too_deep_to_compare_has_no_mould() -> None:
+def test_an_event_that_is_too_deep_to_compare_has_no_template() -> None:
     deep = event().replace(b'"usage":null', b'"usage":null,"deep":' + b"[" * 1000 + b"]" * 1000)
     assert template(deep) is None
     compare([deep, deep, event()])
@@ -141,7 +141,7 @@ def test_a_text_that_stands_elsewhere_too_is_told_from_it(text: str) -> None:
     assert tap.output_bytes == len(text) * len(others)
 
 
-def test_what_is_no_event_of_its_own_makes_no_mould() -> None:
+def test_what_is_no_event_of_its_own_makes_no_template() -> None:
     for first in (event("x", b"\r"), b"event: x\n" + event(), b"data: {\ndata:" + event()[7:]):
         tap = SseTap(PLAIN, drop_usage_event=False)
         tap.feed(first)
@@ -153,7 +153,7 @@ def test_what_is_no_event_of_its_own_makes_no_mould() -> None:
     assert cr._template is None
 
 
-def test_a_mould_is_looked_for_only_so_often() -> None:
+def test_a_template_is_looked_for_only_so_often() -> None:
     tap = SseTap(PLAIN, drop_usage_event=False)
     tap.feed(event("x"))
     first = tap._template
