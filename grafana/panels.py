@@ -182,7 +182,7 @@ def _told(
     steps: Steps,
     form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> P:
-    targets = [Built(query.target(chr(ord("A") + number), form)) for number, query in enumerate(queries)]
+    targets = [_Built(query.target(chr(ord("A") + number), form)) for number, query in enumerate(queries)]
     panel = panel.title(title).unit(unit).description(text).datasource(queries[0].source).targets([*targets])
     if unit == MONEY:
         panel = panel.decimals(MONEY_DECIMALS)
@@ -202,11 +202,10 @@ def _thresholds(steps: Steps) -> builders.ThresholdsConfig:
 
 
 @dataclass(frozen=True)
-class Built(Builder[Dataquery]):
+class _Built(Builder[Dataquery]):
     """A target that is there already, for builders that ask for a builder."""
 
     query: Dataquery
 
     def build(self) -> Dataquery:
-        """Return it."""
         return self.query

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
+from grafana.queries import SQLITE
 from tests.grafana.prometheus import SCRAPE_S, Prometheus
 
 FOLDER: Final = Path(__file__).parents[2] / "grafana" / "dashboards"
-SQLITE: Final = "frser-sqlite-datasource"
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
@@ -27,6 +29,15 @@ def dashboards() -> dict[str, dict[str, Any]]:
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the panels that show something."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
+
+
+def cases() -> list[Any]:
+    """Return a test case for each panel: the name of the dashboard's file, and the panel."""
+    return [
+        pytest.param(name, panel, id=f"{dashboard['title']}: {panel['title']}")
+        for name, dashboard in dashboards().items()
+        for panel in panels(dashboard)
+    ]
 
 
 def is_sql(target: dict[str, Any]) -> bool:

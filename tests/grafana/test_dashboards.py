@@ -18,20 +18,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from grafana.__main__ import DASHBOARDS as MADE
 from grafana.dashboard import shown
 from grafana.front_door import FAILURES
+from grafana.queries import SQLITE
 from nexus_proxy.core.money.settlement import EndState, UsageSource, Verdict
 from nexus_proxy.core.wire.usage import Usage
 from nexus_proxy.errors import NexusError, RequestError, UpstreamRefused, leaves
 from nexus_proxy.ledger.sqlite.migrations import migrate
 from nexus_proxy.observe.metrics import METRICS, Metrics
-from tests.grafana.filling import SQLITE, Range, dashboards, fill, is_sql, panels, text_of
+from tests.grafana.filling import Range, cases, dashboards, fill, is_sql, panels, text_of
 
 ROOT: Final = Path(__file__).parents[2]
 DASHBOARDS: Final = dashboards()
-PANELS: Final = [
-    pytest.param(DASHBOARDS[name], panel, id=f"{DASHBOARDS[name]['title']}: {panel['title']}")
-    for name in DASHBOARDS
-    for panel in panels(DASHBOARDS[name])
-]
+by_panel = pytest.mark.parametrize(("name", "panel"), cases())
 TARGETED: Final = {"job", "instance"}  # labels that a scrape adds
 CHOSEN: Final = {'job=~"$job"', 'instance=~"$instance"'}
 ONCE: Final = {"nexus_recovered_holds_total"}  # a counter that only a start changes, so it says what the last one found
@@ -82,12 +79,12 @@ def test_every_panel_has_a_place_and_an_id_of_its_own(name: str) -> None:
     assert len(set(ids)) == len(ids) == len(set(titles))
 
 
-@pytest.mark.parametrize(("dashboard", "panel"), PANELS)
-def test_a_panel_is_whole(dashboard: dict[str, Any], panel: dict[str, Any]) -> None:
+@by_panel
+def test_a_panel_is_whole(name: str, panel: dict[str, Any]) -> None:
     assert len(panel["description"]) > 60
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
-    variables = {f"${{{one['name']}}}": one["query"] for one in dashboard["templating"]["list"]}
+    variables = {f"${{{one['name']}}}": one["query"] for one in DASHBOARDS[name]["templating"]["list"]}
     sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
     assert len(sources) > 1
     for source in sources:
@@ -96,8 +93,8 @@ def test_a_panel_is_whole(dashboard: dict[str, Any], panel: dict[str, Any]) -> N
     assert len(set(refs)) == len(refs)
 
 
-@pytest.mark.parametrize(("dashboard", "panel"), PANELS)
-def test_a_panel_asks_prometheus_only_for_what_there_is(dashboard: dict[str, Any], panel: dict[str, Any]) -> None:
+@by_panel
+def test_a_panel_asks_prometheus_only_for_what_there_is(name: str, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         if not is_sql(target):
             check_promql(text_of(target))
@@ -156,9 +153,9 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connecti
         yield db
 
 
-@pytest.mark.parametrize(("dashboard", "panel"), PANELS)
+@by_panel
 def test_a_panel_asks_the_ledger_only_for_what_there_is(
-    dashboard: dict[str, Any], panel: dict[str, Any], empty: sqlite3.Connection
+    name: str, panel: dict[str, Any], empty: sqlite3.Connection
 ) -> None:
     views = {row[0] for row in empty.execute("SELECT name FROM sqlite_master WHERE type = 'view'")} - {"requests"}
     for target in filter(is_sql, panel["targets"]):

@@ -9,17 +9,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.grafana.filling import Range, ask, dashboards, fill, is_sql, panels, text_of, values_of
+from tests.grafana.filling import Range, ask, cases, dashboards, fill, is_sql, panels, text_of, values_of
 from tests.grafana.scene import Scene, busy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DASHBOARDS = dashboards()
-PANELS = [
-    pytest.param(name, panel, id=f"{DASHBOARDS[name]['title']}: {panel['title']}")
-    for name in DASHBOARDS
-    for panel in panels(DASHBOARDS[name])
-]
 # What is 0 even on a day as bad as the scene's, since it cannot be brought about from outside: panel, legend.
 QUIET = {
     ("Log lines dropped", ""),
@@ -43,7 +38,7 @@ async def values(scene: Scene) -> dict[str, dict[str, str]]:
     }
 
 
-@pytest.mark.parametrize(("name", "panel"), PANELS)
+@pytest.mark.parametrize(("name", "panel"), cases())
 async def test_a_panel_shows_something(
     scene: Scene, values: dict[str, dict[str, str]], name: str, panel: dict[str, Any]
 ) -> None:
